@@ -1,0 +1,288 @@
+/**
+ * Shapes and strides: pure arithmetic, in elements, no memory.
+ *
+ * @module
+ */
+
+import { BufferError } from "./errors.ts";
+
+/** Where a strided view starts and how it steps, in elements. */
+export interface Layout {
+  /** The length of each axis. */
+  readonly shape: readonly number[];
+  /** From one element to the next along each axis. */
+  readonly strides: readonly number[];
+  /** The index of element [0, …, 0]. */
+  readonly offset: number;
+}
+
+/** One axis of a slice: an index drops it, `null` keeps it whole. */
+export type Range =
+  | number
+  | null
+  | readonly [start?: number | null, stop?: number | null, step?: number];
+
+/** The number of elements of a shape: 1 for no axes. */
+export function sizeOf(shape: readonly number[]): number {
+  let size = 1;
+  for (let axis = 0; axis < shape.length; axis++) size *= shape[axis]!;
+  return size;
+}
+
+/** The strides of a C-ordered (row-major, compact) tensor. */
+export function cStrides(shape: readonly number[]): number[] {
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    strides[axis] = stride;
+    stride *= Math.max(shape[axis]!, 1);
+  }
+  return strides;
+}
+
+/**
+ * Whether the elements lie in C order without gaps. Strides of axes of length
+ * 1 carry no meaning, and empty tensors are always contiguous, as in NumPy.
+ */
+export function isContiguous(
+  shape: readonly number[],
+  strides: readonly number[],
+): boolean {
+  let expected = 1;
+  let contiguous = true;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    const length = shape[axis]!;
+    if (length === 0) return true;
+    if (length !== 1 && strides[axis] !== expected) contiguous = false;
+    expected *= length;
+  }
+  return contiguous;
+}
+
+/**
+ * The lowest and highest index that a view touches, relative to element
+ * [0, …, 0]; of an empty one, `lowest` 0 and `highest` -1.
+ */
+export function extentOf(
+  shape: readonly number[],
+  strides: readonly number[],
+): { lowest: number; highest: number } {
+  let lowest = 0;
+  let highest = 0;
+  for (let axis = 0; axis < shape.length; axis++) {
+    const length = shape[axis]!;
+    if (length === 0) return { lowest: 0, highest: -1 };
+    const reach = (length - 1) * strides[axis]!;
+    if (reach < 0) lowest += reach;
+    else highest += reach;
+  }
+  return { lowest, highest };
+}
+
+/** A shape as messages and `console.log` show it: `[2, 3]`. */
+export function describeShape(shape: readonly number[]): string {
+  return `[${shape.join(", ")}]`;
+}
+
+/**
+ * An axis number, negative ones counted from the end.
+ *
+ * @throws {RangeError} When there is no such axis.
+ */
+export function resolveAxis(axis: number, ndim: number): number {
+  if (!Number.isInteger(axis) || axis < -ndim || axis >= ndim) {
+    throw new RangeError(
+      `Axis ${axis} is out of range: the tensor has ${ndim} axes`,
+    );
+  }
+  return axis < 0 ? axis + ndim : axis;
+}
+
+/**
+ * Cuts out a part, as NumPy's `x[1, ::2]` does.
+ *
+ * @throws {RangeError} When there are more ranges than axes, an index is
+ * outside its axis, or a step is 0.
+ * @throws {TypeError} When a range is none of those.
+ */
+export function sliceLayout(from: Layout, ranges: readonly Range[]): Layout {
+  const { shape: lengths, strides: steps } = from;
+  if (ranges.length > lengths.length) {
+    throw new RangeError(
+      `Cannot slice ${ranges.length} axes: the tensor has ${lengths.length}`,
+    );
+  }
+  const shape: number[] = [];
+  const strides: number[] = [];
+  let offset = from.offset;
+  for (let axis = 0; axis < lengths.length; axis++) {
+    const range = ranges[axis] ?? null;
+    const length = lengths[axis]!;
+    const stride = steps[axis]!;
+    if (typeof range === "number") {
+      if (!Number.isInteger(range) || range < -length || range >= length) {
+        throw new RangeError(
+          `Index ${range} is out of range for axis ${axis} of length ${length}`,
+        );
+      }
+      offset += (range < 0 ? range + length : range) * stride;
+    } else if (range === null) {
+      shape.push(length);
+      strides.push(stride);
+    } else {
+      const { start, step, count } = resolveRange(range, length, axis);
+      shape.push(count);
+      strides.push(stride * step);
+      if (count > 0) offset += start * stride;
+    }
+  }
+  return { shape, strides, offset };
+}
+
+/** Python's `slice.indices`. */
+function resolveRange(
+  range: Exclude<Range, number | null>,
+  length: number,
+  axis: number,
+): { start: number; step: number; count: number } {
+  if (!Array.isArray(range)) {
+    throw new TypeError(
+      `Cannot slice axis ${axis} by ${String(range)}: ` +
+        "pass an index, null, or [start, stop, step]",
+    );
+  }
+  const [from = null, to = null, step = 1] = range as Partial<
+    [number | null, number | null, number]
+  >;
+  for (const bound of [from, to, step]) {
+    if (bound !== null && !Number.isInteger(bound)) {
+      throw new TypeError(
+        `Cannot slice axis ${axis} by ${String(bound)}: it is not an integer`,
+      );
+    }
+  }
+  if (step === 0) {
+    throw new RangeError(`Cannot slice axis ${axis} by a step of 0`);
+  }
+  const clamp = (bound: number, low: number, high: number): number =>
+    Math.min(Math.max(bound < 0 ? bound + length : bound, low), high);
+  if (step > 0) {
+    const start = from === null ? 0 : clamp(from, 0, length);
+    const stop = to === null ? length : clamp(to, 0, length);
+    return {
+      start,
+      step,
+      count: Math.max(0, Math.ceil((stop - start) / step)),
+    };
+  }
+  const start = from === null ? length - 1 : clamp(from, -1, length - 1);
+  const stop = to === null ? -1 : clamp(to, -1, length - 1);
+  return { start, step, count: Math.max(0, Math.ceil((stop - start) / step)) };
+}
+
+/**
+ * Reorders the axes; none given: reversed, as NumPy's `x.T`.
+ *
+ * @throws {RangeError} When the axes are not a permutation.
+ */
+export function transposeLayout(from: Layout, axes: readonly number[]): Layout {
+  const ndim = from.shape.length;
+  const order = axes.length === 0
+    ? from.shape.map((_, axis) => ndim - 1 - axis)
+    : axes.map((axis) => resolveAxis(axis, ndim));
+  if (order.length !== ndim || new Set(order).size !== ndim) {
+    throw new RangeError(
+      `Cannot transpose to axes ${describeShape(axes)}: ` +
+        `each of the ${ndim} axes must be named once`,
+    );
+  }
+  return {
+    shape: order.map((axis) => from.shape[axis]!),
+    strides: order.map((axis) => from.strides[axis]!),
+    offset: from.offset,
+  };
+}
+
+/**
+ * Gives the same elements, in C order, another shape. One length may be -1: it
+ * is worked out.
+ *
+ * @throws {RangeError} When the number of elements differs.
+ * @throws {BufferError} `"layout"` when only a copy could do it.
+ */
+export function reshapeLayout(from: Layout, to: readonly number[]): Layout {
+  const shape = resolveShape(to, sizeOf(from.shape));
+  const strides = reshapedStrides(from, shape);
+  if (strides === null) {
+    throw new BufferError(
+      "layout",
+      `Cannot reshape ${describeShape(from.shape)} with strides ` +
+        `${describeShape(from.strides)} to ${describeShape(shape)} ` +
+        "without a copy: call copy() first",
+    );
+  }
+  return { shape, strides, offset: from.offset };
+}
+
+function resolveShape(to: readonly number[], size: number): number[] {
+  const fail = (): never => {
+    throw new RangeError(
+      `Cannot reshape ${size} elements to ${describeShape(to)}`,
+    );
+  };
+  let known = 1;
+  let unknown = -1;
+  for (const [axis, length] of to.entries()) {
+    if (length === -1 && unknown === -1) unknown = axis;
+    else if (!Number.isSafeInteger(length) || length < 0) fail();
+    else known *= length;
+  }
+  const shape = [...to];
+  if (unknown !== -1) {
+    if (known === 0 || size % known !== 0) fail();
+    shape[unknown] = size / known;
+  } else if (known !== size) fail();
+  return shape;
+}
+
+/**
+ * Strides that walk the same elements under a new shape, or `null` when there
+ * are none: both shapes are cut into groups of axes with equal numbers of
+ * elements, and the old axes of a group must step evenly.
+ */
+function reshapedStrides(
+  from: Layout,
+  to: readonly number[],
+): number[] | null {
+  if (sizeOf(to) === 0) return cStrides(to);
+  const shape: number[] = [];
+  const steps: number[] = [];
+  from.shape.forEach((length, axis) => {
+    if (length === 1) return;
+    shape.push(length);
+    steps.push(from.strides[axis]!);
+  });
+  const strides = new Array<number>(to.length).fill(1);
+  let oldEnd = 0;
+  let newEnd = 0;
+  while (oldEnd < shape.length) {
+    const oldStart = oldEnd;
+    const newStart = newEnd;
+    let oldSize = shape[oldEnd++]!;
+    let newSize = to[newEnd++]!;
+    while (oldSize !== newSize) {
+      if (oldSize < newSize) oldSize *= shape[oldEnd++]!;
+      else newSize *= to[newEnd++]!;
+    }
+    for (let axis = oldStart; axis < oldEnd - 1; axis++) {
+      if (steps[axis] !== steps[axis + 1]! * shape[axis + 1]!) return null;
+    }
+    let stride = steps[oldEnd - 1]!;
+    for (let axis = newEnd - 1; axis >= newStart; axis--) {
+      strides[axis] = stride;
+      stride *= to[axis]!;
+    }
+  }
+  // What is left of the new axes has length 1: continue the last stride.
+  return strides;
+}
