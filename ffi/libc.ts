@@ -1,0 +1,135 @@
+/**
+ * The C library: a few of its functions make the paths that matter fast.
+ *
+ * Everything here has a portable fallback at its place of use, made of Deno's
+ * own pointer API, for systems whose C library is not where it is looked for.
+ *
+ * @module
+ */
+
+const symbols = {
+  /** Out of native memory, by pointer. */
+  copyFromPointer: {
+    name: "memcpy",
+    parameters: [
+      "buffer", // void *dest
+      "pointer", // const void *src
+      "usize", // size_t n
+    ],
+    result: "void",
+  },
+  /** Out of native memory, by address. */
+  copyFromAddress: {
+    name: "memcpy",
+    parameters: [
+      "buffer", // void *dest
+      "u64", // const void *src
+      "usize", // size_t n
+    ],
+    result: "void",
+  },
+  /** Into native memory. */
+  copyToAddress: {
+    name: "memcpy",
+    parameters: [
+      "u64", // void *dest
+      "buffer", // const void *src
+      "usize", // size_t n
+    ],
+    result: "void",
+  },
+  /**
+   * Calls a function by its address, `compar(key, base)`, which Deno's own
+   * `UnsafeFnPointer` does a hundred times more slowly. With one member every
+   * C library calls it exactly once, whatever it returns; a deleter takes only
+   * the first argument and returns nothing, which no 64-bit calling
+   * convention minds.
+   */
+  callDeleter: {
+    name: "bsearch",
+    parameters: [
+      "pointer", // const void *key
+      "pointer", // const void *base
+      "usize", // size_t nmemb
+      "usize", // size_t size
+      "u64", // int (*compar)(const void *, const void *)
+    ],
+    result: "void",
+  },
+  malloc: {
+    parameters: [
+      "usize", // size_t size
+    ],
+    result: "u64",
+  },
+  free: {
+    parameters: [
+      "u64", // void *ptr
+    ],
+    result: "void",
+  },
+  /** The address of `free`: the deleter of a block that frees itself. */
+  freePointer: { name: "free", type: "pointer" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** The functions of the C library. */
+export type Libc = Deno.DynamicLibrary<typeof symbols>["symbols"];
+
+const candidates: Record<string, readonly string[]> = {
+  linux: ["libc.so.6", "libc.so"],
+  android: ["libc.so"],
+  darwin: ["/usr/lib/libSystem.B.dylib"],
+  freebsd: ["libc.so.7"],
+  windows: ["ucrtbase.dll"],
+};
+
+let opened: Libc | null | undefined;
+let portableOnly = false;
+
+/**
+ * The C library, opened on first use, or `null` where the portable path must
+ * do.
+ *
+ * @throws {Deno.errors.NotCapable} Without full permission for FFI.
+ */
+export function libc(): Libc | null {
+  return opened === undefined ? open() : opened;
+}
+
+function open(): Libc | null {
+  requirePermission();
+  opened = null;
+  if (portableOnly) return null;
+  for (const path of candidates[Deno.build.os] ?? []) {
+    try {
+      opened = Deno.dlopen(path, symbols).symbols;
+      break;
+    } catch {
+      // Not there, or without one of the symbols: the next one, or portable.
+    }
+  }
+  return opened;
+}
+
+/**
+ * Takes the portable path from here on, or the fast one again: a switch for
+ * tests, which run both.
+ */
+export function usePortablePath(on: boolean): void {
+  portableOnly = on;
+  opened = undefined;
+}
+
+/**
+ * Checks the one permission that this module needs.
+ *
+ * @throws {Deno.errors.NotCapable} When it is missing.
+ */
+function requirePermission(): void {
+  if (Deno.permissions.requestSync({ name: "ffi" }).state === "granted") return;
+  throw new Deno.errors.NotCapable(
+    "Cannot reach native memory without full FFI permission: run with " +
+      "--allow-ffi (a path, as in --allow-ffi=lib.so, lets Deno open that " +
+      "library but not read memory through pointers)",
+  );
+}

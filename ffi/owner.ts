@@ -1,0 +1,308 @@
+/**
+ * Who owns a managed tensor, and the one place that calls a deleter.
+ *
+ * A {@linkcode Managed} is one struct of a producer, in one of four states:
+ *
+ * ```text
+ *              import                dispose, end of `using`,
+ * unconsumed ────────▶ consumed      garbage collection, exit
+ *    │ │                 │ │
+ *    │ └─────────────────┴─┼───▶ released    the deleter has run
+ *    └─────────────────────┴───▶ moved       somebody else will run it
+ *       take(), release()
+ * ```
+ *
+ * An {@linkcode Owner} is what capsules, tensors and ArrayBuffers hold on to:
+ * when the last of them is gone, the garbage collector takes the owner and
+ * the managed tensor is released.
+ *
+ * @module
+ */
+
+import { bufferAt } from "./memory.ts";
+import { libc } from "./libc.ts";
+import { type Header, type ManagedName, readHeader } from "./header.ts";
+import { BufferError } from "../src/errors.ts";
+
+/** Where a managed tensor is in its life. */
+type State = "unconsumed" | "consumed" | "released" | "moved";
+
+/** One struct of a producer. It must not know its owner: it would outlive it. */
+interface Managed {
+  readonly pointer: Deno.PointerObject;
+  readonly name: ManagedName;
+  state: State;
+  /** Known once the tensor is imported. */
+  bytes: number;
+  /** Known once the header was read; the struct is not read again after. */
+  deleter: bigint | undefined;
+  /** Exports that still use the memory. */
+  holds: number;
+  /** Given up by its owner while exports still used the memory. */
+  waiting: boolean;
+  /** Its place in `live`. */
+  index: number;
+}
+
+const live: Managed[] = [];
+let liveBytes = 0;
+
+const registry = new FinalizationRegistry<Managed>((managed) => {
+  guarded(() => letGo(managed));
+});
+
+let listensForExit = false;
+
+/**
+ * The native memory that is held through this module: tensors that were
+ * imported and capsules that nobody has consumed.
+ *
+ * A tensor counts until its deleter has run: at `dispose`, at the end of
+ * `using`, when it was garbage collected, or at exit. A number that grows
+ * names a leak. The bytes are those of `data`, counted from the import on.
+ *
+ * @returns How many managed tensors, and their bytes.
+ *
+ * @example Watch the memory come back
+ * ```ts
+ * import { fromDlpack, liveTensors, Tensor } from "@dlpack/deno";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const before = liveTensors().bytes;
+ * {
+ *   using t = fromDlpack(Tensor.from(new Float32Array(1000)));
+ *   assertEquals(liveTensors().bytes - before, t.nbytes);
+ * }
+ * assertEquals(liveTensors().bytes, before);
+ * ```
+ */
+export function liveTensors(): { count: number; bytes: number } {
+  return { count: live.length, bytes: liveBytes };
+}
+
+/** The key under which an ArrayBuffer holds the owner of its memory. */
+const OWNER = Symbol("@dlpack/deno owner");
+
+/** Holds one managed tensor, until it is released or handed on. */
+export class Owner {
+  #managed: Managed;
+  #buffer: ArrayBuffer | null = null;
+  #active = true;
+
+  private constructor(managed: Managed) {
+    this.#managed = managed;
+    registry.register(this, managed, this);
+  }
+
+  /** Takes a struct that nobody else owns. */
+  static of(pointer: Deno.PointerObject, name: ManagedName): Owner {
+    if (!listensForExit) {
+      listensForExit = true;
+      addEventListener("unload", releaseAll);
+    }
+    const managed: Managed = {
+      pointer,
+      name,
+      state: "unconsumed",
+      bytes: 0,
+      deleter: undefined,
+      holds: 0,
+      waiting: false,
+      index: live.length,
+    };
+    live.push(managed);
+    return new Owner(managed);
+  }
+
+  /** Whether the memory is still there for whoever holds this owner. */
+  get active(): boolean {
+    return this.#active && this.#managed.state !== "released";
+  }
+
+  /** Which struct it is. */
+  get name(): ManagedName {
+    return this.#managed.name;
+  }
+
+  /** Where the struct is. */
+  get pointer(): Deno.PointerObject {
+    return this.#managed.pointer;
+  }
+
+  /**
+   * Reads the header.
+   *
+   * @throws {BufferError} `"version"` when the struct cannot be what it was
+   * said to be.
+   */
+  header(): Header {
+    const { pointer, name } = this.#managed;
+    const header = readHeader(pointer, name);
+    if (header === null) {
+      this.moveAway();
+      throw impossible(name);
+    }
+    this.#managed.deleter = header.deleter;
+    return header;
+  }
+
+  /** Marks the struct as imported, with the bytes of memory that it holds. */
+  consume(bytes: number): void {
+    this.#managed.state = "consumed";
+    this.#managed.bytes = bytes;
+    liveBytes += bytes;
+  }
+
+  /**
+   * The memory as an ArrayBuffer: the same one every time, and it keeps this
+   * owner alive.
+   */
+  buffer(address: bigint, bytes: number): ArrayBuffer {
+    if (this.#buffer === null) {
+      this.#buffer = bufferAt(address, bytes);
+      Object.defineProperty(this.#buffer, OWNER, { value: this });
+    }
+    return this.#buffer;
+  }
+
+  /** Whether somebody transferred the ArrayBuffer, and the memory with it. */
+  get transferred(): boolean {
+    return this.#active && this.#buffer !== null && this.#buffer.detached;
+  }
+
+  /** Gives the memory back: idempotent. Views over it become empty. */
+  release(): void {
+    if (!this.#active) return;
+    const transferred = this.transferred;
+    this.#end();
+    if (transferred) keep(this.#managed);
+    else letGo(this.#managed);
+  }
+
+  /** Releases after a failure: a deleter that throws must not hide it. */
+  releaseAfterFailure(): void {
+    guarded(() => this.release());
+  }
+
+  /**
+   * Gives the struct away, its deleter not run. Views become empty.
+   *
+   * @throws {BufferError} `"consumed"` while exports use the memory.
+   */
+  moveAway(): Deno.PointerObject {
+    const { holds } = this.#managed;
+    if (holds > 0) {
+      throw new BufferError(
+        "consumed",
+        "Cannot give away a tensor that is exported: " +
+          `${holds} ${holds === 1 ? "consumer uses" : "consumers use"} its ` +
+          "memory",
+      );
+    }
+    this.#end();
+    forget(this.#managed, "moved");
+    return this.#managed.pointer;
+  }
+
+  /**
+   * Keeps the memory alive for a consumer, also when this owner is released
+   * meanwhile, until {@linkcode unhold}.
+   */
+  hold(): void {
+    this.#managed.holds++;
+  }
+
+  /** Ends one {@linkcode hold}. Never throws. */
+  unhold(): void {
+    const managed = this.#managed;
+    managed.holds--;
+    if (managed.waiting) guarded(() => letGo(managed));
+  }
+
+  #end(): void {
+    this.#active = false;
+    registry.unregister(this);
+    if (this.#buffer !== null && !this.#buffer.detached) {
+      this.#buffer.transfer(0);
+    }
+    this.#buffer = null;
+  }
+}
+
+function impossible(name: ManagedName): BufferError {
+  const other = name === "dltensor" ? "dltensor_versioned" : "dltensor";
+  const struct = name === "dltensor"
+    ? "DLManagedTensor"
+    : "DLManagedTensorVersioned";
+  return new BufferError(
+    "version",
+    `Cannot import a struct that is no ${struct}: if the library returns the ` +
+      `other struct of DLPack, wrap it as "${other}"; nothing in it was ` +
+      "called, so its memory is not given back",
+  );
+}
+
+/** Releases a managed tensor as soon as no export uses it. */
+function letGo(managed: Managed): void {
+  if (managed.holds > 0) managed.waiting = true;
+  else release(managed);
+}
+
+/** The one place that calls a deleter. */
+function release(managed: Managed): void {
+  if (managed.state === "released" || managed.state === "moved") return;
+  const { pointer, name } = managed;
+  const deleter = managed.deleter ?? readHeader(pointer, name)?.deleter ?? 0n;
+  forget(managed, "released");
+  if (deleter === 0n) return;
+  const c = libc();
+  if (c !== null) {
+    c.callDeleter(pointer, pointer, 1n, 1n, deleter);
+  } else {
+    const address = Deno.UnsafePointer.create(deleter) as Deno.PointerObject<
+      typeof deleterType
+    >;
+    new Deno.UnsafeFnPointer(address, deleterType).call(pointer);
+  }
+}
+
+const deleterType = { parameters: ["pointer"], result: "void" } as const;
+
+/** Takes a managed tensor off the list of the live ones. */
+function forget(managed: Managed, state: "released" | "moved"): void {
+  if (managed.state === "released" || managed.state === "moved") return;
+  managed.state = state;
+  liveBytes -= managed.bytes;
+  const last = live.pop()!;
+  if (last !== managed) {
+    live[managed.index] = last;
+    last.index = managed.index;
+  }
+}
+
+/** The memory went with a transferred ArrayBuffer: it must never be freed. */
+function keep(managed: Managed): void {
+  forget(managed, "moved");
+  console.warn(
+    `A tensor of ${managed.bytes} bytes will never be freed: its ArrayBuffer ` +
+      "was transferred (postMessage, structuredClone or transfer). To hand a " +
+      "tensor to a Worker, send the address of release().pointer",
+  );
+}
+
+function releaseAll(): void {
+  for (const managed of [...live]) {
+    // What a consumer outside still uses is the consumer's to give back.
+    if (managed.holds > 0) continue;
+    guarded(() => release(managed));
+  }
+}
+
+/** Where nobody can catch: a deleter that throws must not stop the rest. */
+function guarded(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    console.error("The deleter of a tensor threw:", error);
+  }
+}
