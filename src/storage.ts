@@ -1,0 +1,126 @@
+import type { Owner } from "../ffi/owner.ts";
+import type { DTypeInfo, TypedArray } from "./dtype.ts";
+import { BufferError } from "./errors.ts";
+
+/** The memory behind a tensor and every view of it: one dtype, one `data`. */
+export interface Storage {
+  /** The dtype. */
+  readonly info: DTypeInfo;
+  /** Whether elements of fewer than 8 bits share bytes. */
+  readonly isPacked: boolean;
+  /** Whether the producer forbids writing. */
+  readonly readOnly: boolean;
+  /** `DLDevice`: type and id. */
+  readonly device: readonly [type: number, id: number];
+  /** Who gives the memory back; `null` for JavaScript's own. */
+  readonly owner: Owner | null;
+  /**
+   * From the lowest to the highest element.
+   *
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  readonly data: TypedArray;
+  /** Whether the memory is gone. */
+  readonly isReleased: boolean;
+  /** Gives the memory back: idempotent. */
+  release(): void;
+}
+
+/** Memory of JavaScript. */
+export class ArrayStorage implements Storage {
+  readonly owner = null;
+  readonly device = [1, 0] as const;
+  #data: TypedArray | null;
+  readonly #length: number;
+
+  constructor(
+    readonly info: DTypeInfo,
+    readonly isPacked: boolean,
+    readonly readOnly: boolean,
+    data: TypedArray,
+  ) {
+    this.#data = data;
+    this.#length = data.length;
+  }
+
+  get data(): TypedArray {
+    const data = this.#data;
+    if (data === null) throw released();
+    if (data.length !== this.#length) throw transferred();
+    return data;
+  }
+
+  get isReleased(): boolean {
+    return this.#data === null || this.#data.length !== this.#length;
+  }
+
+  release(): void {
+    this.#data = null;
+  }
+}
+
+/** Memory of a native library. */
+export class NativeStorage implements Storage {
+  /** Made when it is first asked for. */
+  #data: TypedArray | null = null;
+
+  /**
+   * @param address Of the lowest element.
+   * @param length Of the typed array.
+   */
+  constructor(
+    readonly info: DTypeInfo,
+    readonly isPacked: boolean,
+    readonly readOnly: boolean,
+    readonly device: readonly [type: number, id: number],
+    readonly owner: Owner,
+    readonly address: bigint,
+    readonly length: number,
+  ) {}
+
+  get data(): TypedArray {
+    const data = this.#data;
+    // A detached array has length 0.
+    if (data !== null && data.length === this.length && this.owner.active) {
+      return data;
+    }
+    return this.#makeData();
+  }
+
+  #makeData(): TypedArray {
+    const { owner, info, length } = this;
+    if (!owner.active) throw released();
+    if (owner.transferred) throw transferred();
+    this.#data = length === 0 ? new info.array(0) : new info.array(owner.buffer(
+      this.address,
+      length * info.array.BYTES_PER_ELEMENT,
+    ));
+    return this.#data;
+  }
+
+  get isReleased(): boolean {
+    return !this.owner.active || this.owner.transferred;
+  }
+
+  release(): void {
+    this.owner.release();
+    this.#data = null;
+  }
+}
+
+function released(): BufferError {
+  return new BufferError(
+    "released",
+    "Cannot use a tensor whose memory was given back: it was disposed or " +
+      "released; call copy() before to keep the values",
+  );
+}
+
+function transferred(): BufferError {
+  return new BufferError(
+    "released",
+    "Cannot use a tensor whose ArrayBuffer was transferred or resized: the " +
+      "memory is elsewhere now; to hand a tensor to a Worker, send the address " +
+      "of release().pointer",
+  );
+}
