@@ -1,0 +1,88 @@
+/** What several tests need. */
+
+import { assert, assertEquals } from "@std/assert";
+import {
+  BufferError,
+  type BufferErrorCode,
+  DlpackCapsule,
+  fromDlpack,
+  type FromDlpackOptions,
+  type Tensor,
+} from "@dlpack/deno";
+import { counts, type FixtureSpec, make } from "./native/fixture.ts";
+
+/** A managed tensor of the fixture in a capsule of the right name. */
+export function capsule(spec: FixtureSpec): DlpackCapsule {
+  const name = spec.versioned ?? true ? "dltensor_versioned" : "dltensor";
+  return new DlpackCapsule(make(spec), name);
+}
+
+/** A managed tensor of the fixture, imported. */
+export function importFixture(
+  spec: FixtureSpec,
+  options?: FromDlpackOptions,
+): Tensor {
+  return fromDlpack(capsule(spec), options);
+}
+
+/** The bytes of a typed array. */
+export function bytesOf(data: ArrayBufferView): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(
+    data.buffer as ArrayBuffer,
+    data.byteOffset,
+    data.byteLength,
+  );
+}
+
+/** A fixture of float32 with the values 0, 1, 2, … */
+export function floats(
+  shape: readonly number[],
+  changes: Partial<FixtureSpec> = {},
+): FixtureSpec {
+  const size = shape.reduce((size, length) => size * length, 1);
+  const data = bytesOf(Float32Array.from({ length: size }, (_, i) => i));
+  return { dtype: [2, 32, 1], shape, nbytes: data.length, data, ...changes };
+}
+
+/** How often deleters were called while something ran; none of them wrongly. */
+export function deletions(run: () => void): number {
+  const before = counts();
+  run();
+  const after = counts();
+  assertEquals(after.double, before.double, "a deleter was called twice");
+  return after.deleted - before.deleted;
+}
+
+/** Checks that something throws a BufferError of a code, and gives it. */
+export function assertBufferError(
+  run: () => unknown,
+  code: BufferErrorCode,
+  message?: string,
+): BufferError {
+  try {
+    run();
+  } catch (error) {
+    assert(error instanceof BufferError, `not a BufferError: ${error}`);
+    assertEquals(error.code, code, error.message);
+    if (message !== undefined) {
+      assert(
+        error.message.includes(message),
+        `"${message}" is not in: ${error.message}`,
+      );
+    }
+    return error;
+  }
+  throw new Error(`Nothing was thrown, not BufferError "${code}"`);
+}
+
+/** Runs the garbage collector, then the event loop, so that finalizers run. */
+export async function collectGarbage(): Promise<void> {
+  const { gc } = globalThis as { gc?: () => void };
+  if (gc === undefined) {
+    throw new Error("Run the tests with --v8-flags=--expose-gc");
+  }
+  for (let turn = 0; turn < 3; turn++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
