@@ -96,8 +96,18 @@ export function libc(): Libc | null {
   return opened === undefined ? open() : opened;
 }
 
+/**
+ * Checks the one permission that this module needs, before the first use of
+ * Deno's pointer API.
+ *
+ * @throws {Deno.errors.NotCapable} Without full permission for FFI.
+ */
+export function requirePermission(): void {
+  if (opened === undefined) open();
+}
+
 function open(): Libc | null {
-  requirePermission();
+  checkPermission();
   opened = null;
   if (portableOnly) return null;
   for (const path of candidates[Deno.build.os] ?? []) {
@@ -120,12 +130,7 @@ export function usePortablePath(on: boolean): void {
   opened = undefined;
 }
 
-/**
- * Checks the one permission that this module needs.
- *
- * @throws {Deno.errors.NotCapable} When it is missing.
- */
-function requirePermission(): void {
+function checkPermission(): void {
   if (Deno.permissions.requestSync({ name: "ffi" }).state === "granted") return;
   throw new Deno.errors.NotCapable(
     "Cannot reach native memory without full FFI permission: run with " +

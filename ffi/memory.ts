@@ -4,7 +4,7 @@
  * @module
  */
 
-import { libc } from "./libc.ts";
+import { libc, requirePermission } from "./libc.ts";
 
 /** Copies `bytes` from a pointer into the start of `into`. */
 export function readPointer(
@@ -63,11 +63,13 @@ export function addressOf(pointer: Deno.PointerObject): bigint {
 
 /** An address as a pointer: `null` for 0. */
 export function pointerTo(address: bigint): Deno.PointerObject | null {
+  requirePermission();
   return Deno.UnsafePointer.create(address);
 }
 
 /** The address of the first byte of a typed array in JavaScript's memory. */
 export function addressOfArray(data: ArrayBufferView): bigint {
+  requirePermission();
   // A small typed array lives in V8's moving heap until its buffer is asked
   // for; an empty one has no memory at all.
   if (data.buffer.byteLength === 0) return 0n;

@@ -338,7 +338,7 @@ function locate(
         `${header.byteOffset}: it reaches beyond the address space`,
     );
   }
-  return { address: start, length, offset: -first };
+  return { address: start, length, offset: 0 - first };
 }
 
 /** Packed elements of 1, 2, 4 or 6 bits: so many end on a byte. */

@@ -20,7 +20,11 @@ export interface Layout {
 export type Range =
   | number
   | null
-  | readonly [start?: number | null, stop?: number | null, step?: number];
+  | readonly [
+    start?: number | null,
+    stop?: number | null,
+    step?: number | null,
+  ];
 
 /** The number of elements of a shape: 1 for no axes. */
 export function sizeOf(shape: readonly number[]): number {
@@ -132,7 +136,7 @@ export function sliceLayout(from: Layout, ranges: readonly Range[]): Layout {
     } else {
       const { start, step, count } = resolveRange(range, length, axis);
       shape.push(count);
-      strides.push(stride * step);
+      strides.push(stride * step + 0); // not -0
       if (count > 0) offset += start * stride;
     }
   }
@@ -151,9 +155,9 @@ function resolveRange(
         "pass an index, null, or [start, stop, step]",
     );
   }
-  const [from = null, to = null, step = 1] = range as Partial<
-    [number | null, number | null, number]
-  >;
+  const from: number | null = range[0] ?? null;
+  const to: number | null = range[1] ?? null;
+  const step: number = range[2] ?? 1;
   for (const bound of [from, to, step]) {
     if (bound !== null && !Number.isInteger(bound)) {
       throw new TypeError(
@@ -283,6 +287,6 @@ function reshapedStrides(
       stride *= to[axis]!;
     }
   }
-  // What is left of the new axes has length 1: continue the last stride.
+  // What is left of the new axes has length 1, where any stride will do.
   return strides;
 }

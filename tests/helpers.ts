@@ -9,6 +9,7 @@ import {
   type FromDlpackOptions,
   type Tensor,
 } from "@dlpack/deno";
+import { usePortablePath } from "../ffi/libc.ts";
 import { counts, type FixtureSpec, make } from "./native/fixture.ts";
 
 /** A managed tensor of the fixture in a capsule of the right name. */
@@ -84,5 +85,25 @@ export async function collectGarbage(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) {
     gc();
     await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+
+/**
+ * Registers a test twice: on the fast path through the C library, and on the
+ * portable one.
+ */
+export function testBothPaths(
+  name: string,
+  run: (t: Deno.TestContext) => void | Promise<void>,
+): void {
+  for (const portable of [false, true]) {
+    Deno.test(portable ? `${name} (portable path)` : name, async (t) => {
+      usePortablePath(portable);
+      try {
+        await run(t);
+      } finally {
+        usePortablePath(false);
+      }
+    });
   }
 }

@@ -1,0 +1,482 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  type BufferErrorCode,
+  DeviceType,
+  DlpackCapsule,
+  type DlpackExporter,
+  type DlpackRequest,
+  fromDlpack,
+  type FromDlpackOptions,
+  liveTensors,
+} from "@dlpack/deno";
+import { deviceName, isHost } from "../src/device.ts";
+import { dtypeByCode } from "../src/dtype.ts";
+import { counts, type FixtureSpec } from "./native/fixture.ts";
+import {
+  assertBufferError,
+  capsule,
+  deletions,
+  floats,
+  importFixture,
+  testBothPaths,
+} from "./helpers.ts";
+
+const huge = 2 ** 53 - 1;
+const beyond = 2n ** 53n;
+
+/** What is wrong with a struct, and what comes of it. */
+const refusals: readonly [
+  name: string,
+  changes: Partial<FixtureSpec>,
+  code: BufferErrorCode,
+  message: string,
+][] = [
+  ["major 2", { version: [2, 0] }, "version", "DLPack 2.0"],
+  ["major 0", { version: [0, 8] }, "version", "DLPack 0.8"],
+  ["major 255", { version: [255, 1] }, "version", "DLPack 255.1"],
+  ["ndim -1", { ndim: -1 }, "shape", "-1 axes"],
+  ["ndim 65", { ndim: 65 }, "shape", "65 axes: 0 to 64"],
+  ["ndim 2^31 - 1", { ndim: 2 ** 31 - 1 }, "shape", "2147483647 axes"],
+  ["device 0", { device: [0, 0] }, "device", "device type 0"],
+  ["device 5", { device: [5, 0] }, "device", "device type 5"],
+  ["device -1", { device: [-1, 0] }, "device", "device type -1"],
+  ["device 99", { device: [99, 0] }, "device", "device type 99"],
+  ["lanes 0", { dtype: [2, 32, 0] }, "dtype", "0 lanes"],
+  ["bool of 1 bit", { dtype: [6, 1, 1] }, "dtype", "bool (code 6), 1 bit,"],
+  ["int128", { dtype: [0, 128, 1] }, "dtype", "int (code 0), 128 bits"],
+  ["float80", { dtype: [2, 80, 1] }, "dtype", "float (code 2), 80 bits"],
+  ["0 bits", { dtype: [1, 0, 1] }, "dtype", "uint (code 1), 0 bits"],
+  ["code 200", { dtype: [200, 8, 1] }, "dtype", "unknown (code 200)"],
+  ["bcomplex", { dtype: [18, 32, 1] }, "dtype", "bcomplex (code 18)"],
+  ["float4 of 8 bits", { dtype: [17, 8, 1] }, "dtype", "float4_e2m1fn"],
+  ["int4x3", { dtype: [0, 4, 3] }, "dtype", "12 bits do not end on a byte"],
+  ["NULL shape", { ndim: 2, shape: null }, "shape", "shape is NULL"],
+  ["a negative length", { shape: [2, -3] }, "shape", "[2, -3]"],
+  ["an unsafe length", { shape: [1, beyond] }, "shape", "overflows"],
+  ["the smallest length", { shape: [-(2n ** 63n)] }, "shape", "negative"],
+  [
+    "a size that overflows",
+    { shape: [2 ** 27, 2 ** 27] },
+    "shape",
+    "overflows",
+  ],
+  ["bytes that overflow", { shape: [2 ** 52] }, "shape", "overflows"],
+  [
+    "an empty tensor's lengths",
+    { shape: [0, huge, huge] },
+    "shape",
+    "overflows",
+  ],
+  [
+    "lanes that overflow",
+    { shape: [2 ** 48], dtype: [2, 8, 32] },
+    "dtype",
+    "8 bits",
+  ],
+  [
+    "lanes that overflow in size",
+    { shape: [2 ** 40], dtype: [1, 8, 2 ** 14] },
+    "shape",
+    "overflows",
+  ],
+  [
+    "an unsafe stride",
+    { shape: [2, 3], strides: [beyond, 1] },
+    "shape",
+    "strides [9007199254740992, 1]",
+  ],
+  [
+    "a reach that overflows",
+    { shape: [3, 3], strides: [huge, huge] },
+    "shape",
+    "beyond the address space",
+  ],
+  [
+    "a reach below address 0",
+    { shape: [2], strides: [-(2 ** 48)] },
+    "shape",
+    "beyond the address space",
+  ],
+  [
+    "a byte offset that wraps around",
+    { shape: [2], byteOffset: 2n ** 63n },
+    "shape",
+    "beyond the address space",
+  ],
+  ["NULL data", { nullData: true }, "data", "data is NULL"],
+  ["NULL data of no axes", { shape: [], nullData: true }, "data", "NULL"],
+];
+
+testBothPaths(
+  "fromDlpack() refuses a struct and calls its deleter once",
+  async (t) => {
+    for (const [name, changes, code, message] of refusals) {
+      await t.step(name, () => {
+        for (const versioned of [true, false]) {
+          if (!versioned && changes.version !== undefined) continue;
+          for (const copy of [null, true, false]) {
+            const before = liveTensors();
+            const deleted = deletions(() => {
+              const c = capsule({ ...floats([2, 3]), ...changes, versioned });
+              assertBufferError(() => fromDlpack(c, { copy }), code, message);
+              assertEquals(c.name.slice(0, 5), "used_");
+              c[Symbol.dispose]();
+            });
+            assertEquals(deleted, 1);
+            assertEquals(liveTensors(), before);
+          }
+        }
+      });
+    }
+  },
+);
+
+Deno.test("fromDlpack() checks in the order of the design", () => {
+  // All is wrong; each round mends the first wrong thing.
+  const spec: FixtureSpec = {
+    ...floats([2, 3]),
+    version: [2, 0],
+    ndim: 65,
+    device: [99, 0],
+    dtype: [200, 8, 0],
+    shape: null,
+    nullData: true,
+  };
+  const mends: readonly [BufferErrorCode, Partial<FixtureSpec>][] = [
+    ["version", { version: [1, 0] }],
+    ["shape", { ndim: 2 }],
+    ["device", { device: [2, 0] }],
+    ["dtype", { dtype: [200, 8, 1] }],
+    ["dtype", { dtype: [2, 32, 1] }],
+    ["shape", { shape: [2, -1] }],
+    ["shape", { shape: [2, 3] }],
+    ["data", { nullData: false }],
+    ["device", { device: [1, 0] }],
+  ];
+  let next = spec;
+  for (const [code, mend] of mends) {
+    assertEquals(
+      deletions(() => assertBufferError(() => importFixture(next), code)),
+      1,
+    );
+    next = { ...next, ...mend };
+  }
+  using t = importFixture(next);
+  assertEquals(t.shape, [2, 3]);
+});
+
+testBothPaths("fromDlpack() takes what is odd but sound", async (t) => {
+  const sound: readonly [string, Partial<FixtureSpec>][] = [
+    ["minor 99", { version: [1, 99] }],
+    ["unknown flags", { flags: 2n ** 63n + 8n }],
+    ["cpu:5", { device: [1, 5] }],
+    ["cpu:-1", { device: [1, -1] }],
+    ["NULL strides", { strides: null }],
+    ["any stride of a length 1", {
+      shape: [1, 2, 3, 1],
+      strides: [-(2n ** 63n), 3, 1, 2n ** 62n],
+    }],
+    ["no deleter", { deleter: "null" }],
+  ];
+  for (const [name, changes] of sound) {
+    await t.step(name, () => {
+      using t = importFixture({ ...floats([2, 3]), ...changes });
+      assertEquals(t.toArray()?.toString(), "0,1,2,3,4,5");
+      assert(t.strides.every(Number.isSafeInteger));
+    });
+  }
+});
+
+Deno.test("fromDlpack() takes empty tensors, whatever their data and strides", () => {
+  for (const nullData of [true, false]) {
+    for (const strides of [null, [7, -5], [2n ** 62n, -(2n ** 62n)]]) {
+      for (const copy of [null, true, false]) {
+        assertEquals(
+          deletions(() => {
+            using t = importFixture(
+              { ...floats([0, 3]), strides, nullData, nbytes: 0 },
+              { copy },
+            );
+            assertEquals([t.size, t.nbytes, t.toArray()], [0, 0, []]);
+            assertEquals(t.data, new Float32Array(0));
+            assert(t.isContiguous);
+          }),
+          1,
+        );
+      }
+    }
+  }
+});
+
+Deno.test("fromDlpack() follows the table of device and copy", async (t) => {
+  const host = [1, 3, 11, 13];
+  for (const type of host) {
+    for (const device of [null, "cpu"] as const) {
+      for (const copy of [null, false, true]) {
+        await t.step(`${deviceName(type)}, ${device}, ${copy}`, () => {
+          assert(isHost(type));
+          const before = counts();
+          const x = importFixture(floats([2, 2], { device: [type, 0] }), {
+            device,
+            copy,
+          });
+          assertEquals(counts().deleted - before.deleted, copy ? 1 : 0);
+          assertEquals(x.toArray(), [[0, 1], [2, 3]]);
+          assertEquals(x.device.type, copy ? "cpu" : deviceName(type));
+          x[Symbol.dispose]();
+          assertEquals(counts().deleted - before.deleted, 1);
+        });
+      }
+    }
+  }
+  for (const [name, type] of Object.entries(DeviceType)) {
+    if (host.includes(type)) continue;
+    await t.step(name, () => {
+      const refused = (options: FromDlpackOptions, code: BufferErrorCode) =>
+        deletions(() => {
+          const spec = floats([2], { device: [type, 7] });
+          const error = assertBufferError(
+            () => importFixture(spec, options),
+            code,
+          );
+          assert(error.message.includes(`${name}:7`), error.message);
+        });
+      assertEquals(refused({}, "device"), 1);
+      assertEquals(refused({ copy: true }, "device"), 1);
+      assertEquals(refused({ copy: false }, "device"), 1);
+      assertEquals(refused({ device: "cpu", copy: false }, "copy"), 1);
+      // No runtime for any device yet: what there is is refused, not guessed.
+      assertEquals(refused({ device: "cpu" }, "device"), 1);
+    });
+  }
+});
+
+Deno.test("fromDlpack() says how to reach a device's memory", () => {
+  assertBufferError(
+    () => importFixture(floats([2], { device: [2, 0] })),
+    "device",
+    'Cannot view a tensor on cuda:0 from JavaScript: pass { device: "cpu" } ' +
+      "to copy it to the host",
+  );
+});
+
+Deno.test("fromDlpack() needs no second copy of what was copied for it", () => {
+  const before = counts().deleted;
+  const copied = importFixture(floats([2], { flags: 2 }), { copy: true });
+  assertEquals(counts().deleted, before, "it is the producer's copy");
+  assertEquals(copied.readOnly, false);
+  copied[Symbol.dispose]();
+  // A read-only one is not ours to write to.
+  const readOnly = importFixture(floats([2], { flags: 3 }), { copy: true });
+  assertEquals(counts().deleted, before + 2);
+  assertEquals(readOnly.readOnly, false);
+  // Nor can it be what was asked not to be copied.
+  assertEquals(
+    deletions(() =>
+      assertBufferError(
+        () => importFixture(floats([2], { flags: 2 }), { copy: false }),
+        "copy",
+        "asked for none",
+      )
+    ),
+    1,
+  );
+});
+
+Deno.test("fromDlpack() checks its arguments before it asks the exporter", () => {
+  let asked = 0;
+  const exporter: DlpackExporter = {
+    __dlpack__() {
+      asked++;
+      return capsule(floats([2]));
+    },
+    __dlpack_device__: () => [1, 0],
+  };
+  const call = (x: unknown, options?: unknown) => () =>
+    fromDlpack(x as DlpackExporter, options as FromDlpackOptions);
+  assertThrows(call(exporter, { device: "CPU" }), TypeError, '"CPU"');
+  assertThrows(call(exporter, { device: [1, 0] }), TypeError, "[object Array]");
+  assertThrows(call(exporter, { copy: 1 }), TypeError, "null, not 1");
+  assertThrows(call(exporter, { copy: "yes" }), TypeError, '"yes"');
+  assertEquals(asked, 0);
+  assertThrows(call(null), TypeError, "returned no tensor");
+  assertThrows(call(undefined), TypeError, "Cannot import undefined");
+  assertThrows(call(new Float32Array(2)), TypeError, "[object Float32Array]");
+  assertThrows(call({ __dlpack__() {} }), TypeError, "no __dlpack__() and");
+  const spec = capsule(floats([2]));
+  for (const bare of [spec.pointer, 0x7f0000001000n]) {
+    assertThrows(call(bare), TypeError, "wrap it in new DlpackCapsule(pointer");
+  }
+  spec[Symbol.dispose]();
+  using _t = fromDlpack(exporter);
+  assertEquals(asked, 1);
+});
+
+Deno.test("fromDlpack() asks for what NumPy asks", () => {
+  const requests: (DlpackRequest | undefined)[] = [];
+  const exporter: DlpackExporter = {
+    __dlpack__(request) {
+      requests.push(request);
+      return capsule(floats([2]));
+    },
+    __dlpack_device__(): never {
+      throw new Error("NumPy never calls it");
+    },
+  };
+  for (
+    const options of [{}, { device: "cpu" }, { copy: false }, {
+      device: null,
+      copy: true,
+    }] as const
+  ) fromDlpack(exporter, options)[Symbol.dispose]();
+  assertEquals(requests, [
+    { maxVersion: [1, 3], dlDevice: null, copy: null },
+    { maxVersion: [1, 3], dlDevice: [1, 0], copy: null },
+    { maxVersion: [1, 3], dlDevice: null, copy: false },
+    { maxVersion: [1, 3], dlDevice: null, copy: true },
+  ]);
+});
+
+Deno.test("fromDlpack() passes on what an exporter throws or returns wrong", () => {
+  const exporter = (answer: () => unknown) =>
+    ({
+      __dlpack__: answer,
+      __dlpack_device__: () => [1, 0],
+    }) as unknown as DlpackExporter;
+  const boom = new RangeError("boom");
+  const error = assertThrows(() =>
+    fromDlpack(exporter(() => {
+      throw boom;
+    })), RangeError);
+  assertEquals(error, boom);
+  for (const wrong of [undefined, null, {}, 4096n]) {
+    assertThrows(
+      () => fromDlpack(exporter(() => wrong)),
+      TypeError,
+      "must return a DlpackCapsule",
+    );
+  }
+});
+
+testBothPaths("fromDlpack() notices the other struct and calls nothing", () => {
+  const specs: readonly FixtureSpec[] = [
+    floats([2, 3]),
+    floats([]),
+    floats([4], { deleter: "null" }),
+    floats([0], { nullData: true, nbytes: 0 }),
+    floats([2], { flags: 3, device: [2, 1], version: [1, 0] }),
+  ];
+  for (const spec of specs) {
+    for (const versioned of [true, false]) {
+      const managed = capsule({ ...spec, versioned });
+      const right = managed.name as "dltensor";
+      const pointer = managed.take();
+      const wrap = wrapAs(versioned);
+      const before = liveTensors();
+      assertEquals(
+        deletions(() => {
+          const wrong = wrap(pointer);
+          const error = assertBufferError(() => fromDlpack(wrong), "version");
+          assert(error.message.includes(`"${right}"`), error.message);
+          wrong[Symbol.dispose]();
+          assertEquals(liveTensors(), before);
+          // Nor when it is let go without an import.
+          wrap(pointer)[Symbol.dispose]();
+          assertEquals(liveTensors(), before);
+        }),
+        0,
+      );
+      assertEquals(
+        deletions(() => wrapAs(!versioned)(pointer)[Symbol.dispose]()),
+        spec.deleter === "null" ? 0 : 1,
+      );
+    }
+  }
+});
+
+/** Wraps a pointer as the other struct than the one it is. */
+function wrapAs(
+  isVersioned: boolean,
+): (p: Deno.PointerObject) => DlpackCapsule {
+  return (pointer) =>
+    new DlpackCapsule(
+      pointer,
+      isVersioned ? "dltensor" : "dltensor_versioned",
+    );
+}
+
+Deno.test("A copy that cannot be made is a BufferError, the deleter called", () => {
+  const wide: FixtureSpec = {
+    dtype: [2, 32, 1],
+    shape: [2 ** 20, 2 ** 20, 2 ** 10],
+    strides: [0, 0, 0],
+    nbytes: 4,
+  };
+  assertEquals(
+    deletions(() => {
+      using t = importFixture(wide);
+      assertEquals(t.size, 2 ** 50);
+      assertEquals(t.get(5, 7, 9), 0);
+      assertEquals(t.data.length, 1);
+      assertBufferError(() => t.copy(), "copy", "no memory");
+      assertBufferError(() => importFixture(wide, { copy: true }), "copy");
+    }),
+    2,
+  );
+});
+
+Deno.test("Every dtype of dlpack.h is known, and nothing else", () => {
+  const known: Record<number, readonly number[]> = {
+    0: [1, 2, 4, 8, 16, 32, 64],
+    1: [1, 2, 4, 8, 16, 32, 64],
+    2: [16, 32, 64],
+    3: [64],
+    4: [16],
+    5: [32, 64, 128],
+    6: [8],
+    15: [6],
+    16: [6],
+    17: [4],
+  };
+  for (let code = 7; code <= 14; code++) known[code] = [8];
+  for (let code = 0; code < 256; code++) {
+    for (let bits = 0; bits < 256; bits++) {
+      const info = dtypeByCode(code, bits);
+      assertEquals(info !== undefined, known[code]?.includes(bits) ?? false);
+      if (info !== undefined) {
+        assertEquals([info.code, info.bits], [code, bits]);
+      }
+    }
+  }
+});
+
+Deno.test("Without full FFI permission the error says what is needed", async () => {
+  const script = `
+    import { DlpackCapsule, Tensor } from "${new URL(
+    "../mod.ts",
+    import.meta.url,
+  )}";
+    const t = Tensor.from(new Float32Array([1, 2]));
+    console.log(t.transpose().copy().toArray());
+    for (const run of [
+      () => new DlpackCapsule(4096n, "dltensor"),
+      () => t.__dlpack__(),
+    ]) {
+      try { run(); } catch (error) {
+        console.log(error instanceof Deno.errors.NotCapable, error.message);
+      }
+    }`;
+  const file = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(file, script);
+  for (const permission of [[], ["--allow-ffi=lib.so"]]) {
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--no-prompt", "--no-check", ...permission, file],
+    }).output();
+    const out = new TextDecoder().decode(stdout);
+    assertEquals(out.split("\n").length, 4, new TextDecoder().decode(stderr));
+    assert(out.startsWith("[ 1, 2 ]\n"), "no permission for its own memory");
+    assertEquals(out.match(/true Cannot reach native memory/g)?.length, 2, out);
+    assert(out.includes("--allow-ffi=lib.so"));
+  }
+  await Deno.remove(file);
+});

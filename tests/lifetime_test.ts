@@ -1,0 +1,276 @@
+import { assert, assertEquals } from "@std/assert";
+import { DlpackCapsule, fromDlpack, liveTensors, Tensor } from "@dlpack/deno";
+import { counts, fixture } from "./native/fixture.ts";
+import {
+  assertBufferError,
+  bytesOf,
+  capsule,
+  collectGarbage,
+  deletions,
+  floats,
+  importFixture,
+  testBothPaths,
+} from "./helpers.ts";
+
+/** Starts a count of deleter calls; each call of the result gives it. */
+function deleterCalls(): () => number {
+  const before = counts();
+  return () => {
+    assertEquals(counts().double, before.double);
+    return counts().deleted - before.deleted;
+  };
+}
+
+testBothPaths("A tensor is released at the end of using", () => {
+  const before = liveTensors();
+  assertEquals(
+    deletions(() => {
+      using t = importFixture(floats([2, 3]));
+      assertEquals(liveTensors().count - before.count, 1);
+      assertEquals(liveTensors().bytes - before.bytes, 24);
+      assertEquals(t.get(1, 2), 5);
+    }),
+    1,
+  );
+  assertEquals(liveTensors(), before);
+});
+
+testBothPaths("A tensor is released when it is garbage", async () => {
+  const before = liveTensors();
+  const deleted = deleterCalls();
+  (() => {
+    importFixture(floats([2, 3]));
+    bytesOf(importFixture(floats([2, 3])).data).fill(1);
+    importFixture(floats([2, 3])).slice(0).transpose();
+    capsule(floats([2, 3], { versioned: false }));
+  })();
+  await collectGarbage();
+  assertEquals(deleted(), 4);
+  assertEquals(liveTensors(), before);
+});
+
+Deno.test("A view, an array or a subarray alone keeps the memory", async (t) => {
+  const keepers: Record<string, (t: Tensor) => unknown> = {
+    view: (t) => t.slice(1),
+    "view of a view": (t) => t.transpose().slice(1),
+    data: (t) => t.data,
+    buffer: (t) => t.data.buffer,
+    subarray: (t) => t.data.subarray(1, 2),
+    "array over the buffer": (t) => new Uint8Array(t.data.buffer, 4),
+    "iterator's view": (t) => [...t][0],
+  };
+  for (const [name, keep] of Object.entries(keepers)) {
+    await t.step(name, async () => {
+      const deleted = deleterCalls();
+      const kept: unknown[] = [];
+      (() => {
+        kept.push(keep(importFixture(floats([2, 3]))));
+      })();
+      await collectGarbage();
+      assertEquals(deleted(), 0);
+      assert(kept.length === 1);
+      kept.pop();
+      await collectGarbage();
+      assertEquals(deleted(), 1);
+    });
+  }
+});
+
+testBothPaths("Disposing empties every view, once", async () => {
+  const deleted = deleterCalls();
+  const t = importFixture(floats([2, 3]));
+  const { data } = t;
+  const row = t.slice(1);
+  const bytes = new Uint8Array(data.buffer);
+  row[Symbol.dispose]();
+  assertEquals(deleted(), 1);
+  assertEquals([data.length, bytes.length, data.buffer.byteLength], [0, 0, 0]);
+  t[Symbol.dispose]();
+  row[Symbol.dispose]();
+  for (const view of [t, row]) {
+    assertBufferError(() => view.data, "released");
+    assertBufferError(() => view.release(), "released");
+  }
+  await collectGarbage();
+  assertEquals(deleted(), 1);
+});
+
+testBothPaths("release() hands the tensor on, unconsumed", async () => {
+  const before = liveTensors();
+  const deleted = deleterCalls();
+  const t = importFixture(floats([2, 3]));
+  const { data } = t;
+  const again = t.release();
+  assertEquals([again.name, deleted()], ["dltensor_versioned", 0]);
+  assertEquals(data.length, 0);
+  assertBufferError(() => t.data, "released");
+  t[Symbol.dispose]();
+  assertEquals(deleted(), 0);
+  const second = fromDlpack(again);
+  assertEquals(second.toArray(), [[0, 1, 2], [3, 4, 5]]);
+  second[Symbol.dispose]();
+  assertEquals(deleted(), 1);
+  await collectGarbage();
+  assertEquals(deleted(), 1);
+  assertEquals(liveTensors(), before);
+});
+
+Deno.test("release() is for imported tensors that nobody else uses", () => {
+  const own = Tensor.from(new Float32Array(2));
+  assertBufferError(() => own.release(), "data", "__dlpack__()");
+  assertEquals(
+    deletions(() => {
+      using t = importFixture(floats([2]));
+      const exported = t.__dlpack__({ maxVersion: [1, 0] });
+      assertBufferError(() => t.release(), "consumed", "1 consumer uses");
+      assertEquals(t.get(1), 1, "it is as it was");
+      exported[Symbol.dispose]();
+      t.release()[Symbol.dispose]();
+    }),
+    1,
+  );
+});
+
+testBothPaths("An export outlives the tensor it was made of", async () => {
+  const deleted = deleterCalls();
+  const exported: DlpackCapsule[] = [];
+  await (async () => {
+    const t = importFixture(floats([2, 3]));
+    exported.push(t.slice(1).__dlpack__({ maxVersion: [1, 0] }));
+    t[Symbol.dispose]();
+    assertBufferError(() => t.data, "released");
+    exported.push(importFixture(floats([2, 3])).__dlpack__());
+    await collectGarbage();
+  })();
+  await collectGarbage();
+  assertEquals(deleted(), 0);
+  const [row, all] = exported.map((capsule) => fromDlpack(capsule));
+  assertEquals(row!.toArray(), [3, 4, 5]);
+  assertEquals(all!.toArray(), [[0, 1, 2], [3, 4, 5]]);
+  row![Symbol.dispose]();
+  assertEquals(deleted(), 1);
+  all![Symbol.dispose]();
+  exported.length = 0;
+  await collectGarbage();
+  assertEquals(deleted(), 2);
+});
+
+Deno.test("JavaScript's memory lives until its consumer is done", async () => {
+  const exported: DlpackCapsule[] = [];
+  const collected: string[] = [];
+  const registry = new FinalizationRegistry<string>((name) => {
+    collected.push(name);
+  });
+  (() => {
+    const data = Float32Array.from({ length: 1000 }, (_, i) => i);
+    registry.register(data.buffer, "buffer");
+    exported.push(Tensor.from(data).__dlpack__({ maxVersion: [1, 0] }));
+  })();
+  await collectGarbage();
+  const t = fromDlpack(exported.pop()!);
+  assertEquals(t.get(999), 999);
+  assertEquals(collected, []);
+  t[Symbol.dispose]();
+  await collectGarbage();
+  assertEquals(collected, ["buffer"]);
+});
+
+testBothPaths("A copied export is freed by the consumer alone", () => {
+  const t = Tensor.from(Float32Array.of(1, 2, 3, 4), [2, 2]).transpose();
+  for (const maxVersion of [[1, 0], null] as const) {
+    const before = liveTensors();
+    using copied = fromDlpack(t.__dlpack__({ maxVersion, copy: true }));
+    assertEquals(copied.toArray(), [[1, 3], [2, 4]]);
+    assertEquals(copied.strides, [2, 1]);
+    t.data[0] = 100;
+    assertEquals(copied.get(0, 0), 1);
+    t.data[0] = 1;
+    copied[Symbol.dispose]();
+    assertEquals(liveTensors(), before);
+  }
+});
+
+Deno.test("A buffer that was transferred by hand is noticed and never freed", () => {
+  const { warn } = console;
+  const warnings: string[] = [];
+  console.warn = (message) => warnings.push(message);
+  try {
+    const before = liveTensors();
+    assertEquals(
+      deletions(() => {
+        const t = importFixture(floats([2, 3], { place: "heap" }));
+        const moved = t.data.buffer.transfer();
+        assertBufferError(() => t.get(0, 0), "released", "release().pointer");
+        t[Symbol.dispose]();
+        t[Symbol.dispose]();
+        assertEquals([...new Float32Array(moved)], [0, 1, 2, 3, 4, 5]);
+      }),
+      0,
+    );
+    assertEquals(warnings.length, 1);
+    assert(warnings[0]?.includes("24 bytes will never be freed"));
+    assertEquals(liveTensors(), before);
+  } finally {
+    console.warn = warn;
+  }
+});
+
+Deno.test("A deleter may free and poison everything", async () => {
+  const deleted = deleterCalls();
+  const t = importFixture(floats([2, 3], { deleter: "poison" }));
+  const copy = t.copy();
+  t[Symbol.dispose]();
+  assertEquals(copy.toArray(), [[0, 1, 2], [3, 4, 5]]);
+  assertEquals(t.shape, [2, 3]);
+  assertEquals(Deno.inspect(t).includes("released"), true);
+  await collectGarbage();
+  assertEquals(deleted(), 1);
+});
+
+testBothPaths("A deleter may call back into JavaScript", () => {
+  let inner = 0;
+  const callback = new Deno.UnsafeCallback(
+    { parameters: ["pointer"], result: "void" },
+    () => {
+      using t = importFixture(floats([3]));
+      inner += t.copy().data.length;
+    },
+  );
+  fixture.fx_set_callback(callback.pointer);
+  assertEquals(
+    deletions(() => {
+      importFixture(floats([2], { deleter: "callback" }))[Symbol.dispose]();
+      importFixture(floats([2], { deleter: "callback" }), { copy: true });
+    }),
+    4,
+  );
+  assertEquals(inner, 6);
+  callback.close();
+});
+
+Deno.test("What is held at exit is released", async () => {
+  const url = (path: string): string => new URL(path, import.meta.url).href;
+  const script = `
+    import { DlpackCapsule, fromDlpack } from "${url("../mod.ts")}";
+    import { counts, make } from "${url("./native/fixture.ts")}";
+    const spec = { dtype: [2, 32, 1], shape: [2], nbytes: 8 };
+    const held = [1, 2, 3].map(() =>
+      fromDlpack(new DlpackCapsule(make(spec), "dltensor_versioned")));
+    held.push(new DlpackCapsule(make(spec), "dltensor_versioned"));
+    held[0].data;
+    addEventListener("unload", () => console.log(JSON.stringify(counts())));
+  `;
+  const file = await Deno.makeTempFile({ suffix: ".ts" });
+  for (const end of ["", "Deno.exit(0);"]) {
+    await Deno.writeTextFile(file, script + end);
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", file],
+    }).output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+    assertEquals(
+      JSON.parse(new TextDecoder().decode(stdout)),
+      { deleted: 4, double: 0, live: 0 },
+    );
+  }
+  await Deno.remove(file);
+});
