@@ -6,7 +6,7 @@
 
 import { FLAG, MANAGED, TENSOR, VERSION, VERSIONED } from "./abi.ts";
 import { DlpackCapsule } from "./capsule.ts";
-import { libc } from "./libc.ts";
+import { hasPermission, libc } from "./libc.ts";
 import {
   addressOf,
   addressOfArray,
@@ -180,4 +180,10 @@ function makeDeleter(managerCtxAt: number): Deleter {
     exported.delete(id);
     owner?.unhold();
   });
+}
+
+// At once where it is allowed, for the reason given in libc.ts.
+if (hasPermission()) {
+  deleterOf(false);
+  deleterOf(true);
 }

@@ -83,8 +83,10 @@ const candidates: Record<string, readonly string[]> = {
   windows: ["ucrtbase.dll"],
 };
 
+/** What is used: `undefined` until it is first asked for. */
 let opened: Libc | null | undefined;
-let portableOnly = false;
+/** What there is, also while tests do without. */
+let available: Libc | null | undefined;
 
 /**
  * The C library, opened on first use, or `null` where the portable path must
@@ -108,17 +110,16 @@ export function requirePermission(): void {
 
 function open(): Libc | null {
   checkPermission();
-  opened = null;
-  if (portableOnly) return null;
+  available = null;
   for (const path of candidates[Deno.build.os] ?? []) {
     try {
-      opened = Deno.dlopen(path, symbols).symbols;
+      available = Deno.dlopen(path, symbols).symbols;
       break;
     } catch {
       // Not there, or without one of the symbols: the next one, or portable.
     }
   }
-  return opened;
+  return opened = available;
 }
 
 /**
@@ -126,11 +127,12 @@ function open(): Libc | null {
  * tests, which run both.
  */
 export function usePortablePath(on: boolean): void {
-  portableOnly = on;
-  opened = undefined;
+  requirePermission();
+  opened = on ? null : available;
 }
 
 function checkPermission(): void {
+  if (hasPermission()) return;
   if (Deno.permissions.requestSync({ name: "ffi" }).state === "granted") return;
   throw new Deno.errors.NotCapable(
     "Cannot reach native memory without full FFI permission: run with " +
@@ -138,3 +140,12 @@ function checkPermission(): void {
       "library but not read memory through pointers)",
   );
 }
+
+/** Whether the permission is there without asking for it. */
+export function hasPermission(): boolean {
+  return Deno.permissions.querySync({ name: "ffi" }).state === "granted";
+}
+
+// With the permission at hand, at once: a library that is opened in the middle
+// of somebody's Deno.test would look like a leak of theirs.
+if (hasPermission()) open();
