@@ -74,7 +74,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
    */
   constructor(
-    pointer: Deno.PointerObject | bigint,
+    pointer: Deno.PointerValue | bigint,
     name: "dltensor" | "dltensor_versioned",
     options: { stream?: number | bigint } = {},
   ) {
@@ -188,7 +188,7 @@ export function giveAway(owner: Owner): DlpackCapsule {
 }
 
 function checkPointer(
-  pointer: Deno.PointerObject | bigint,
+  pointer: Deno.PointerValue | bigint,
 ): Deno.PointerObject {
   if (typeof pointer === "bigint") {
     const made = pointerTo(pointer);

@@ -19,7 +19,7 @@
  * @module
  */
 
-import { bufferAt } from "./memory.ts";
+import { addressOfArray, bufferAt } from "./memory.ts";
 import { libc } from "./libc.ts";
 import { type Header, type ManagedName, readHeader } from "./header.ts";
 import { BufferError } from "../src/errors.ts";
@@ -82,6 +82,17 @@ export function liveTensors(): { count: number; bytes: number } {
 
 /** The key under which an ArrayBuffer holds the owner of its memory. */
 const OWNER = Symbol("@dlpack/deno owner");
+
+/** Whether two typed arrays may have bytes in common. */
+export function sharesMemory(a: ArrayBufferView, b: ArrayBufferView): boolean {
+  if (a.buffer === b.buffer) return true;
+  // Every import of the same memory has an ArrayBuffer of its own.
+  if (!(OWNER in a.buffer || OWNER in b.buffer)) return false;
+  const startA = addressOfArray(a);
+  const startB = addressOfArray(b);
+  return startA < startB + BigInt(b.byteLength) &&
+    startB < startA + BigInt(a.byteLength);
+}
 
 /** Holds one managed tensor, until it is released or handed on. */
 export class Owner {

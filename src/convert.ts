@@ -60,7 +60,24 @@ function conversion(
       `Cannot convert ${from.name} to ${to.name}: an opaque handle is no number`,
     );
   }
+  if (from.kind === "bigint" && to.array !== Float64Array) {
+    if (to.kind === "float") return (value) => toOdd(value as bigint);
+    if (to.kind === "complex") {
+      return (value) => toComplex(toOdd(value as bigint));
+    }
+  }
   return scalars[from.kind][to.kind];
+}
+
+/**
+ * A 64-bit integer as a number that will be rounded to fewer bits: to the
+ * nearest would round twice, so what does not fit sets the last bit instead.
+ */
+function toOdd(value: bigint): number {
+  const number = Number(value);
+  if (Number.isSafeInteger(number)) return number;
+  const top = value >> 11n;
+  return Number((value & 2047n) === 0n ? top : top | 1n) * 2048;
 }
 
 type Real = "bool" | "int" | "bigint" | "float";

@@ -318,9 +318,8 @@ function locate(
     );
   }
   // Packed elements: back to one that starts on a byte.
-  const first = isPacked
-    ? lowest - ((lowest % PACKED_GROUP) + PACKED_GROUP) % PACKED_GROUP
-    : lowest;
+  const group = isPacked ? 8 / (info.bits & -info.bits) : 1;
+  const first = lowest - ((lowest % group) + group) % group;
   const itemsize = isPacked ? info.bits / 8 : Math.ceil(info.bits / 8);
   const length = entriesOf(info, isPacked, highest - first + 1);
   const bytes = length * info.array.BYTES_PER_ELEMENT;
@@ -340,9 +339,6 @@ function locate(
   }
   return { address: start, length, offset: 0 - first };
 }
-
-/** Packed elements of 1, 2, 4 or 6 bits: so many end on a byte. */
-const PACKED_GROUP = 8;
 
 /** The end of what a process can address on any 64-bit system. */
 const MAX_ADDRESS = BigInt(Number.MAX_SAFE_INTEGER);

@@ -22,6 +22,12 @@ export interface Storage {
   readonly data: TypedArray;
   /** Whether the memory is gone. */
   readonly isReleased: boolean;
+  /**
+   * For what needs the memory to be there, but not yet.
+   *
+   * @throws {BufferError} `"released"` when it is gone.
+   */
+  check(): void;
   /** Gives the memory back: idempotent. */
   release(): void;
 }
@@ -44,10 +50,13 @@ export class ArrayStorage implements Storage {
   }
 
   get data(): TypedArray {
-    const data = this.#data;
-    if (data === null) throw released();
-    if (data.length !== this.#length) throw transferred();
-    return data;
+    this.check();
+    return this.#data!;
+  }
+
+  check(): void {
+    if (this.#data === null) throw released();
+    if (this.#data.length !== this.#length) throw transferred();
   }
 
   get isReleased(): boolean {
@@ -87,10 +96,14 @@ export class NativeStorage implements Storage {
     return this.#makeData();
   }
 
+  check(): void {
+    if (!this.owner.active) throw released();
+    if (this.owner.transferred) throw transferred();
+  }
+
   #makeData(): TypedArray {
+    this.check();
     const { owner, info, length } = this;
-    if (!owner.active) throw released();
-    if (owner.transferred) throw transferred();
     this.#data = length === 0 ? new info.array(0) : new info.array(owner.buffer(
       this.address,
       length * info.array.BYTES_PER_ELEMENT,

@@ -5,6 +5,7 @@ import type {
 } from "../ffi/capsule.ts";
 import { exportCopy, exportShared, type ExportSpec } from "../ffi/export.ts";
 import { giveAway } from "../ffi/capsule.ts";
+import { sharesMemory } from "../ffi/owner.ts";
 import { convertElements } from "./convert.ts";
 import { allocate, copyElements, entriesOf } from "./copy.ts";
 import { type Device, deviceName, DeviceType, isHost } from "./device.ts";
@@ -283,8 +284,10 @@ export class Tensor<D extends DType = DType>
    * @returns A view.
    * @throws {RangeError} When there are more ranges than axes, an index is
    * outside its axis, or a step is 0.
+   * @throws {BufferError} `"released"` when the memory is gone.
    */
   slice(...ranges: Range[]): Tensor<D> {
+    this.#storage.check();
     return make(this.#storage, sliceLayout(this, ranges));
   }
 
@@ -295,8 +298,10 @@ export class Tensor<D extends DType = DType>
    * `x.T`.
    * @returns A view.
    * @throws {RangeError} When an axis is not named exactly once.
+   * @throws {BufferError} `"released"` when the memory is gone.
    */
   transpose(...axes: number[]): Tensor<D> {
+    this.#storage.check();
     return make(this.#storage, transposeLayout(this, axes));
   }
 
@@ -306,9 +311,11 @@ export class Tensor<D extends DType = DType>
    * @param shape The new lengths; one may be -1: it is worked out.
    * @returns A view.
    * @throws {RangeError} When the number of elements differs.
-   * @throws {BufferError} `"layout"` when only a copy could do it.
+   * @throws {BufferError} `"layout"` when only a copy could do it,
+   * `"released"` when the memory is gone.
    */
   reshape(shape: readonly number[]): Tensor<D> {
+    this.#storage.check();
     return make(this.#storage, reshapeLayout(this, shape));
   }
 
@@ -335,12 +342,13 @@ export class Tensor<D extends DType = DType>
    * ```
    */
   copy(options: { out?: TypedArray } = {}): Tensor<D> {
-    const { data, info, isPacked } = this.#storage;
+    const storage = this.#storage;
+    const { data, info, isPacked } = storage;
     const { size } = this;
     const { out } = options;
     if (out !== undefined) checkOut(out, data, entriesOf(info, isPacked, size));
     const into = out ?? allocate(info, isPacked, size);
-    if (into.buffer === data.buffer) {
+    if (out !== undefined && sharesMemory(out, data)) {
       // What is read must not have been overwritten.
       const apart = allocate(info, isPacked, size);
       copyElements(info, isPacked, data, this, apart);
@@ -476,7 +484,8 @@ export class Tensor<D extends DType = DType>
    * ```
    */
   release(): DlpackCapsule {
-    const { owner, data: _live } = this.#storage;
+    this.#storage.check();
+    const { owner } = this.#storage;
     if (owner === null) {
       throw new BufferError(
         "data",

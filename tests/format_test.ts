@@ -70,6 +70,13 @@ Deno.test("floats take exponents when one is large, small, or far off", () => {
   );
   assertEquals(row("float32", [999999, 1000]), "[999999.   1000.]");
   assertEquals(row("float32", [1e6, 1000]), "[1.e+06 1.e+03]");
+  // NumPy compares in the array's dtype: there neither is beyond the limit.
+  const small = Math.fround(1e-4);
+  assert(small < 1e-4);
+  assertEquals(row("float32", [small, Math.fround(0.05)]), "[0.0001 0.05  ]");
+  const apart = [5, Math.fround(0.005)] as const;
+  assert(apart[0] / apart[1] > 1000);
+  assertEquals(row("float32", [...apart]), "[5.    0.005]");
   assertEquals(row("float16", [999]), "[999.]");
   assertEquals(row("float16", [1000]), "[1.e+03]");
 });
@@ -183,6 +190,13 @@ Deno.test("blocks of 3-D and 4-D arrays are apart by blank lines", () => {
 });
 
 Deno.test("rows wrap at 75 columns", () => {
+  const full = "[" + "7 ".repeat(36) + "7]";
+  assertEquals(full.length, 75);
+  assertEquals(row("int8", Array(37).fill(7)), full);
+  assertEquals(
+    row("int8", Array(38).fill(7)),
+    full.slice(0, -1) + "\n 7]",
+  );
   assertEquals(
     row("int64", count(40)),
     "[ 0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15 16 17 18 19 20 21 22 23\n" +

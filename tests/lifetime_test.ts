@@ -1,5 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
-import { DlpackCapsule, fromDlpack, liveTensors, Tensor } from "@dlpack/deno";
+import {
+  type DlpackCapsule,
+  fromDlpack,
+  liveTensors,
+  Tensor,
+} from "@dlpack/deno";
 import { counts, fixture } from "./native/fixture.ts";
 import {
   assertBufferError,
