@@ -1,6 +1,6 @@
-/** Compiles the C fixtures into shared libraries, when they are out of date. */
+/** Compiles C files into shared libraries, when they are out of date. */
 
-const NO_COMPILER = "No C compiler found for the native fixtures: " +
+const NO_COMPILER = "No C compiler found: " +
   "install one (Linux: apt-get install gcc; " +
   "macOS: xcode-select --install; Windows: winget install LLVM.LLVM) " +
   "or name it in the environment variable CC";
@@ -60,7 +60,9 @@ function run(source: string, output: string): void {
         text.decode(result.stdout) + text.decode(result.stderr),
     );
   }
-  throw new Error(NO_COMPILER);
+  throw new Error(
+    chosen ? `No C compiler found at CC=${chosen}` : NO_COMPILER,
+  );
 }
 
 /** When the source or a header beside it last changed, in ms since 1970. */
