@@ -1,6 +1,6 @@
 import { BufferError } from "../src/errors.ts";
 import type { ManagedName } from "./header.ts";
-import { Owner } from "./owner.ts";
+import { type KeptOpen, Owner } from "./owner.ts";
 import { pointerTo } from "./memory.ts";
 
 /**
@@ -27,6 +27,7 @@ export interface DlpackExporter {
 }
 
 let takeOwner: (capsule: DlpackCapsule) => Owner;
+let ownerOf: (capsule: DlpackCapsule) => Owner;
 
 /**
  * Owns one managed tensor until somebody consumes it: what a PyCapsule is in
@@ -59,6 +60,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
 
   static {
     takeOwner = (capsule) => capsule.#consume("import");
+    ownerOf = (capsule) => capsule.#unconsumed("keep a library open for");
   }
 
   /**
@@ -87,7 +89,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     }
     this.#name = name;
     this.#stream = options.stream ?? null;
-    this.#owner = Owner.of(checkPointer(pointer), name);
+    this.#owner = new Owner(checkPointer(pointer), name);
   }
 
   /** The struct's name; `used_…` once somebody has consumed it, or it was disposed. */
@@ -183,8 +185,21 @@ export function consume(capsule: DlpackCapsule): Owner {
 
 /** For other files of this module: an owner's struct in a capsule again. */
 export function giveAway(owner: Owner): DlpackCapsule {
-  const { name } = owner;
-  return new DlpackCapsule(owner.moveAway(), name);
+  const { name, library } = owner;
+  // Before the old owner lets go of the library.
+  library?.retain();
+  try {
+    const capsule = new DlpackCapsule(owner.moveAway(), name);
+    if (library !== null) keepOpen(capsule, library);
+    return capsule;
+  } finally {
+    library?.release();
+  }
+}
+
+/** For other files of this module: a library that the capsule's deleter is in. */
+export function keepOpen(capsule: DlpackCapsule, library: KeptOpen): void {
+  ownerOf(capsule).keepOpen(library);
 }
 
 function checkPointer(

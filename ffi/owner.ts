@@ -19,10 +19,19 @@
  * @module
  */
 
-import { addressOfArray, bufferAt } from "./memory.ts";
-import { libc } from "./libc.ts";
-import { type Header, type ManagedName, readHeader } from "./header.ts";
 import { BufferError } from "../src/errors.ts";
+import { type Header, type ManagedName, readHeader } from "./header.ts";
+import { libc } from "./libc.ts";
+import { addressOfArray, bufferAt } from "./memory.ts";
+import { holdsLess, holdsMore, seen } from "./pressure.ts";
+
+/** A library that stays open while it has tensors out: their deleters are its code. */
+export interface KeptOpen {
+  /** One tensor more. */
+  retain(): void;
+  /** One tensor less. Never throws. */
+  release(): void;
+}
 
 /** Where a managed tensor is in its life. */
 type State = "unconsumed" | "consumed" | "released" | "moved";
@@ -32,7 +41,7 @@ interface Managed {
   readonly pointer: Deno.PointerObject;
   readonly name: ManagedName;
   state: State;
-  /** Known once the tensor is imported. */
+  /** Of the memory behind `data`: known once the tensor is imported. */
   bytes: number;
   /** Known once the header was read; the struct is not read again after. */
   deleter: bigint | undefined;
@@ -40,6 +49,14 @@ interface Managed {
   holds: number;
   /** Given up by its owner while exports still used the memory. */
   waiting: boolean;
+  /** The library that the deleter is in, if this module opened it. */
+  library: KeptOpen | null;
+  /**
+   * The ArrayBuffer over the memory, if one was made, to be emptied at exit.
+   * Weak, as it knows the owner; strong only in the turn that made it, to whose
+   * end V8 keeps whatever a WeakRef is made of.
+   */
+  buffer: ArrayBuffer | WeakRef<ArrayBuffer> | null;
   /** Its place in `live`. */
   index: number;
 }
@@ -94,24 +111,19 @@ export function sharesMemory(a: ArrayBufferView, b: ArrayBufferView): boolean {
     startB < startA + BigInt(a.byteLength);
 }
 
-/** Holds one managed tensor, until it is released or handed on. */
+/** Holds one managed tensor, until it is released or given away. */
 export class Owner {
-  #managed: Managed;
+  readonly #managed: Managed;
   #buffer: ArrayBuffer | null = null;
   #active = true;
 
-  private constructor(managed: Managed) {
-    this.#managed = managed;
-    registry.register(this, managed, this);
-  }
-
   /** Takes a struct that nobody else owns. */
-  static of(pointer: Deno.PointerObject, name: ManagedName): Owner {
+  constructor(pointer: Deno.PointerObject, name: ManagedName) {
     if (!listensForExit) {
       listensForExit = true;
       addEventListener("unload", releaseAll);
     }
-    const managed: Managed = {
+    this.#managed = {
       pointer,
       name,
       state: "unconsumed",
@@ -119,10 +131,12 @@ export class Owner {
       deleter: undefined,
       holds: 0,
       waiting: false,
+      library: null,
+      buffer: null,
       index: live.length,
     };
-    live.push(managed);
-    return new Owner(managed);
+    live.push(this.#managed);
+    registry.register(this, this.#managed, this);
   }
 
   /** Whether the memory is still there for whoever holds this owner. */
@@ -140,11 +154,22 @@ export class Owner {
     return this.#managed.pointer;
   }
 
+  /** The library that stays open for this tensor, if any. */
+  get library(): KeptOpen | null {
+    return this.#managed.library;
+  }
+
+  /** Keeps a library open for as long as this module has to run the deleter. */
+  keepOpen(library: KeptOpen): void {
+    library.retain();
+    this.#managed.library = library;
+  }
+
   /**
    * Reads the header.
    *
    * @throws {BufferError} `"version"` when the struct cannot be what it was
-   * said to be.
+   * said to be: then it is let go, and nothing in it is called.
    */
   header(): Header {
     const { pointer, name } = this.#managed;
@@ -162,6 +187,7 @@ export class Owner {
     this.#managed.state = "consumed";
     this.#managed.bytes = bytes;
     liveBytes += bytes;
+    holdsMore(bytes);
   }
 
   /**
@@ -172,6 +198,10 @@ export class Owner {
     if (this.#buffer === null) {
       this.#buffer = bufferAt(address, bytes);
       Object.defineProperty(this.#buffer, OWNER, { value: this });
+      seen(this.#managed.bytes);
+      this.#managed.buffer = this.#buffer;
+      if (fresh.size === 0) queueMicrotask(weaken);
+      fresh.add(this.#managed);
     }
     return this.#buffer;
   }
@@ -183,8 +213,8 @@ export class Owner {
 
   /** Gives the memory back: idempotent. Views over it become empty. */
   release(): void {
-    if (!this.#active) return;
-    const transferred = this.transferred;
+    if (!this.active) return;
+    const { transferred } = this;
     this.#end();
     if (transferred) keep(this.#managed);
     else letGo(this.#managed);
@@ -201,18 +231,19 @@ export class Owner {
    * @throws {BufferError} `"consumed"` while exports use the memory.
    */
   moveAway(): Deno.PointerObject {
-    const { holds } = this.#managed;
-    if (holds > 0) {
+    const managed = this.#managed;
+    if (managed.holds > 0) {
+      const consumers = managed.holds === 1 ? "consumer uses" : "consumers use";
       throw new BufferError(
         "consumed",
         "Cannot give away a tensor that is exported: " +
-          `${holds} ${holds === 1 ? "consumer uses" : "consumers use"} its ` +
-          "memory",
+          `${managed.holds} ${consumers} its memory`,
       );
     }
     this.#end();
-    forget(this.#managed, "moved");
-    return this.#managed.pointer;
+    end(managed, "moved");
+    managed.library?.release();
+    return managed.pointer;
   }
 
   /**
@@ -233,9 +264,9 @@ export class Owner {
   #end(): void {
     this.#active = false;
     registry.unregister(this);
-    if (this.#buffer !== null && !this.#buffer.detached) {
-      this.#buffer.transfer(0);
-    }
+    fresh.delete(this.#managed);
+    if (this.#buffer === null) return;
+    if (!this.#buffer.detached) this.#buffer.transfer(0);
     this.#buffer = null;
   }
 }
@@ -261,11 +292,21 @@ function letGo(managed: Managed): void {
 
 /** The one place that calls a deleter. */
 function release(managed: Managed): void {
-  if (managed.state === "released" || managed.state === "moved") return;
-  const { pointer, name } = managed;
+  if (isOver(managed)) return;
+  const { pointer, name, library } = managed;
   const deleter = managed.deleter ?? readHeader(pointer, name)?.deleter ?? 0n;
-  forget(managed, "released");
-  if (deleter === 0n) return;
+  // Before the deleter, which may call back, or throw.
+  end(managed, "released");
+  try {
+    if (deleter !== 0n) callDeleter(pointer, deleter);
+  } finally {
+    library?.release();
+  }
+}
+
+const deleterType = { parameters: ["pointer"], result: "void" } as const;
+
+function callDeleter(pointer: Deno.PointerObject, deleter: bigint): void {
   const c = libc();
   if (c !== null) {
     c.callDeleter(pointer, pointer, 1n, 1n, deleter);
@@ -277,13 +318,16 @@ function release(managed: Managed): void {
   }
 }
 
-const deleterType = { parameters: ["pointer"], result: "void" } as const;
+function isOver({ state }: Managed): boolean {
+  return state === "released" || state === "moved";
+}
 
 /** Takes a managed tensor off the list of the live ones. */
-function forget(managed: Managed, state: "released" | "moved"): void {
-  if (managed.state === "released" || managed.state === "moved") return;
+function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
   liveBytes -= managed.bytes;
+  holdsLess(managed.bytes, managed.buffer !== null);
+  managed.buffer = null;
   const last = live.pop()!;
   if (last !== managed) {
     live[managed.index] = last;
@@ -291,9 +335,12 @@ function forget(managed: Managed, state: "released" | "moved"): void {
   }
 }
 
-/** The memory went with a transferred ArrayBuffer: it must never be freed. */
+/**
+ * The memory went with a transferred ArrayBuffer: it must never be freed, and
+ * its library never be closed.
+ */
 function keep(managed: Managed): void {
-  forget(managed, "moved");
+  end(managed, "moved");
   console.warn(
     `A tensor of ${managed.bytes} bytes will never be freed: its ArrayBuffer ` +
       "was transferred (postMessage, structuredClone or transfer). To hand a " +
@@ -301,10 +348,28 @@ function keep(managed: Managed): void {
   );
 }
 
+/** Tensors whose buffer was made in this turn. */
+const fresh = new Set<Managed>();
+
+function weaken(): void {
+  for (const managed of fresh) {
+    if (managed.buffer instanceof ArrayBuffer) {
+      managed.buffer = new WeakRef(managed.buffer);
+    }
+  }
+  fresh.clear();
+}
+
+/** At exit: later listeners may still look at typed arrays, so empty them. */
 function releaseAll(): void {
   for (const managed of [...live]) {
     // What a consumer outside still uses is the consumer's to give back.
     if (managed.holds > 0) continue;
+    const buffer = managed.buffer instanceof WeakRef
+      ? managed.buffer.deref()
+      : managed.buffer;
+    if (buffer?.detached) continue; // transferred: somebody may still use it
+    buffer?.transfer(0);
     guarded(() => release(managed));
   }
 }
