@@ -200,8 +200,11 @@ export class Owner {
       Object.defineProperty(this.#buffer, OWNER, { value: this });
       seen(this.#managed.bytes);
       this.#managed.buffer = this.#buffer;
-      if (fresh.size === 0) queueMicrotask(weaken);
       fresh.add(this.#managed);
+      if (!weakensSoon) {
+        weakensSoon = true;
+        queueMicrotask(weaken);
+      }
     }
     return this.#buffer;
   }
@@ -340,6 +343,7 @@ function end(managed: Managed, state: "released" | "moved"): void {
  * its library never be closed.
  */
 function keep(managed: Managed): void {
+  if (isOver(managed)) return;
   end(managed, "moved");
   console.warn(
     `A tensor of ${managed.bytes} bytes will never be freed: its ArrayBuffer ` +
@@ -350,12 +354,18 @@ function keep(managed: Managed): void {
 
 /** Tensors whose buffer was made in this turn. */
 const fresh = new Set<Managed>();
+let weakensSoon = false;
 
+/**
+ * At the end of the turn: the last time that a transferred buffer is sure to
+ * be noticed when everything else is garbage.
+ */
 function weaken(): void {
+  weakensSoon = false;
   for (const managed of fresh) {
-    if (managed.buffer instanceof ArrayBuffer) {
-      managed.buffer = new WeakRef(managed.buffer);
-    }
+    const buffer = managed.buffer as ArrayBuffer;
+    if (buffer.detached) keep(managed);
+    else managed.buffer = new WeakRef(buffer);
   }
   fresh.clear();
 }

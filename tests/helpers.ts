@@ -107,3 +107,42 @@ export function testBothPaths(
     });
   }
 }
+
+/** What a script printed, and how it ended. */
+export interface ScriptRun {
+  readonly code: number;
+  readonly out: readonly string[];
+  readonly err: string;
+}
+
+/**
+ * Runs a script in a process of its own. It can import `@dlpack/deno`, and
+ * native/fixture.ts as `#fixture`.
+ */
+export async function runScript(
+  source: string,
+  flags: readonly string[] = ["-A"],
+): Promise<ScriptRun> {
+  const url = (path: string): string => new URL(path, import.meta.url).href;
+  const file = await Deno.makeTempFile({ suffix: ".ts" });
+  try {
+    await Deno.writeTextFile(
+      file,
+      source
+        .replaceAll('"@dlpack/deno"', `"${url("../mod.ts")}"`)
+        .replaceAll('"#fixture"', `"${url("./native/fixture.ts")}"`),
+    );
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--no-prompt", "--no-check", "--no-config", ...flags, file],
+      env: { NO_COLOR: "1" },
+    }).output();
+    const text = new TextDecoder();
+    return {
+      code,
+      out: text.decode(stdout).split("\n").slice(0, -1),
+      err: text.decode(stderr),
+    };
+  } finally {
+    await Deno.remove(file);
+  }
+}

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import {
+  BufferError,
   type DlpackCapsule,
   fromDlpack,
   liveTensors,
@@ -220,6 +221,26 @@ Deno.test("A buffer that was transferred by hand is noticed and never freed", ()
   }
 });
 
+Deno.test("A buffer that was transferred at once is noticed though all is garbage", async () => {
+  const { warn } = console;
+  const warnings: string[] = [];
+  console.warn = (message) => warnings.push(message);
+  try {
+    const before = liveTensors();
+    const deleted = deleterCalls();
+    const moved = (() => {
+      const { buffer } = importFixture(floats([2], { place: "heap" })).data;
+      return structuredClone(buffer, { transfer: [buffer] });
+    })();
+    await collectGarbage();
+    assertEquals([...new Float32Array(moved)], [0, 1]);
+    assertEquals([deleted(), warnings.length], [0, 1]);
+    assertEquals(liveTensors(), before);
+  } finally {
+    console.warn = warn;
+  }
+});
+
 Deno.test("A deleter may free and poison everything", async () => {
   const deleted = deleterCalls();
   const t = importFixture(floats([2, 3], { deleter: "poison" }));
@@ -253,29 +274,95 @@ testBothPaths("A deleter may call back into JavaScript", () => {
   callback.close();
 });
 
-Deno.test("What is held at exit is released", async () => {
-  const url = (path: string): string => new URL(path, import.meta.url).href;
-  const script = `
-    import { DlpackCapsule, fromDlpack } from "${url("../mod.ts")}";
-    import { counts, make } from "${url("./native/fixture.ts")}";
-    const spec = { dtype: [2, 32, 1], shape: [2], nbytes: 8 };
-    const held = [1, 2, 3].map(() =>
-      fromDlpack(new DlpackCapsule(make(spec), "dltensor_versioned")));
-    held.push(new DlpackCapsule(make(spec), "dltensor_versioned"));
-    held[0].data;
-    addEventListener("unload", () => console.log(JSON.stringify(counts())));
-  `;
-  const file = await Deno.makeTempFile({ suffix: ".ts" });
-  for (const end of ["", "Deno.exit(0);"]) {
-    await Deno.writeTextFile(file, script + end);
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", file],
-    }).output();
-    assertEquals(code, 0, new TextDecoder().decode(stderr));
-    assertEquals(
-      JSON.parse(new TextDecoder().decode(stdout)),
-      { deleted: 4, double: 0, live: 0 },
+testBothPaths(
+  "A deleter that throws during collection is reported, and no more",
+  async () => {
+    const { error } = console;
+    const reported: unknown[][] = [];
+    console.error = (...args) => reported.push(args);
+    const callback = new Deno.UnsafeCallback(
+      { parameters: ["pointer"], result: "void" },
+      () => {
+        throw new Error("It threw");
+      },
     );
-  }
-  await Deno.remove(file);
-});
+    fixture.fx_set_callback(callback.pointer);
+    const deleted = deleterCalls();
+    try {
+      (() => {
+        for (let i = 0; i < 3; i++) {
+          importFixture(floats([2], { deleter: "callback" }));
+          importFixture(floats([2]));
+        }
+      })();
+      await collectGarbage();
+    } finally {
+      console.error = error;
+      callback.close();
+    }
+    assertEquals(deleted(), 6);
+    assertEquals(reported.length, 3);
+    assertEquals((reported[0]![1] as Error).message, "It threw");
+  },
+);
+
+testBothPaths(
+  "A slow deleter runs once, and what waits runs after it",
+  async () => {
+    const deleted = deleterCalls();
+    (() => {
+      importFixture(floats([2], { deleter: "slow" }));
+      importFixture(floats([2]));
+    })();
+    await collectGarbage();
+    assertEquals(deleted(), 2);
+    const before = performance.now();
+    importFixture(floats([2], { deleter: "slow" }))[Symbol.dispose]();
+    assert(performance.now() - before >= 99, "dispose waits for the deleter");
+  },
+);
+
+testBothPaths(
+  "Any order of disposing, any number of times, is one deleter call",
+  () => {
+    const random = mulberry32(1);
+    const actions: ((t: Tensor, all: Disposable[]) => void)[] = [
+      (t, all) => all.push(t.slice(0)),
+      (t, all) => all.push(t.transpose()),
+      (t) => t.data,
+      (t) => t[Symbol.dispose](),
+      (t, all) => all.push(t.__dlpack__({ maxVersion: [1, 0] })),
+      (t, all) => all.push(fromDlpack(t)),
+      (t, all) => all.push(t.copy()),
+      (t, all) => all.push(t.release()),
+      (_t, all) => all[Math.floor(random() * all.length)]?.[Symbol.dispose](),
+    ];
+    for (let round = 0; round < 500; round++) {
+      const deleted = deleterCalls();
+      const all: Disposable[] = [];
+      const t = importFixture(floats([2, 3], { versioned: round % 2 === 0 }));
+      for (let step = 0; step < 8; step++) {
+        try {
+          actions[Math.floor(random() * actions.length)]!(t, all);
+        } catch (error) {
+          assert(error instanceof BufferError, String(error));
+        }
+      }
+      assert(deleted() <= 1);
+      all.push(t);
+      all.sort(() => random() - 0.5);
+      for (const each of [...all, ...all]) each[Symbol.dispose]();
+      assertEquals(deleted(), 1);
+    }
+  },
+);
+
+/** A small random number generator with a seed. */
+function mulberry32(seed: number): () => number {
+  return () => {
+    seed = seed + 0x6d2b79f5 | 0;
+    let t = Math.imul(seed ^ seed >>> 15, 1 | seed);
+    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
+    return ((t ^ t >>> 14) >>> 0) / 4294967296;
+  };
+}
