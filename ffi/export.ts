@@ -15,16 +15,8 @@ import {
 } from "./memory.ts";
 import type { Owner } from "./owner.ts";
 
-/** What a struct is to say. */
-export interface ExportSpec {
-  /** Which struct. */
-  readonly versioned: boolean;
-  /** Whether the consumer must not write. */
-  readonly readOnly: boolean;
-  /** Whether the memory is the consumer's alone. */
-  readonly isCopied: boolean;
-  /** Whether elements of fewer than 8 bits have a byte each. */
-  readonly isPadded: boolean;
+/** What a `DLTensor` is to say. */
+export interface TensorSpec {
   /** `DLDevice`. */
   readonly device: readonly [type: number, id: number];
   /** `DLDataType.code`. */
@@ -35,6 +27,18 @@ export interface ExportSpec {
   readonly shape: readonly number[];
   /** The strides, in elements. */
   readonly strides: readonly number[];
+}
+
+/** What a managed tensor is to say. */
+export interface ExportSpec extends TensorSpec {
+  /** Which struct. */
+  readonly versioned: boolean;
+  /** Whether the consumer must not write. */
+  readonly readOnly: boolean;
+  /** Whether the memory is the consumer's alone. */
+  readonly isCopied: boolean;
+  /** Whether elements of fewer than 8 bits have a byte each. */
+  readonly isPadded: boolean;
 }
 
 /** What a consumer still has: kept until it calls the deleter. */
@@ -70,6 +74,64 @@ export function exportShared(
   owner?.hold();
   exported.set(id, { struct, data, owner });
   return capsuleAt(address, spec);
+}
+
+/** A `DLTensor` in memory of ours, to be lent to any number of calls. */
+export class Loan {
+  /** Where the `DLTensor` is. */
+  readonly address: bigint;
+  readonly #owner: Owner | null;
+  /** What must not be collected while C uses it. */
+  readonly #kept: readonly ArrayBufferView[];
+  #calls = 0;
+
+  /** Keeps what C reads: the struct, and memory of JavaScript. */
+  constructor(
+    address: bigint,
+    owner: Owner | null,
+    kept: readonly ArrayBufferView[],
+  ) {
+    this.address = address;
+    this.#owner = owner;
+    this.#kept = kept;
+  }
+
+  /**
+   * A call begins: native memory stays until its end, even if a callback
+   * disposes the tensor.
+   */
+  begin(): void {
+    this.#calls++;
+    this.#owner?.hold();
+  }
+
+  /** A call is over. The count makes V8 keep the loan, and what it keeps, until then. */
+  end(): void {
+    this.#calls--;
+    this.#owner?.unhold();
+  }
+}
+
+/**
+ * Writes a `DLTensor` that can be lent to native functions.
+ *
+ * @param data Element [0, …, 0], as for {@linkcode exportShared}.
+ * @param owner Who gives a native tensor's memory back.
+ */
+export function lend(
+  spec: TensorSpec,
+  data: bigint | ArrayBufferView,
+  owner: Owner | null,
+): Loan {
+  const struct = new Uint8Array(TENSOR.size + axesBytes(spec));
+  const address = addressOfArray(struct);
+  const view = new DataView(struct.buffer);
+  if (typeof data === "bigint") {
+    writeTensor(view, 0, TENSOR.size, spec, address, data);
+    return new Loan(address, owner, [struct]);
+  }
+  writeTensor(view, 0, TENSOR.size, spec, address, addressOfArray(data));
+  return new Loan(address, owner, [struct, data]);
 }
 
 /** What consumers may expect of fresh memory: a cache line, in bytes. */
@@ -113,8 +175,12 @@ function capsuleAt(address: bigint, spec: ExportSpec): DlpackCapsule {
 
 /** The bytes of a struct with its shape and strides behind it. */
 function structBytes(spec: ExportSpec): number {
-  const { size } = spec.versioned ? VERSIONED : MANAGED;
-  return size + 16 * spec.shape.length;
+  return (spec.versioned ? VERSIONED.size : MANAGED.size) + axesBytes(spec);
+}
+
+/** The bytes of shape and strides: 64 bits for each length and stride. */
+function axesBytes(spec: TensorSpec): number {
+  return 16 * spec.shape.length;
 }
 
 function writeStruct(
@@ -141,18 +207,37 @@ function writeStruct(
       true,
     );
   }
+  writeTensor(view, tensor, size, spec, address, data);
+}
+
+/**
+ * Writes a `DLTensor`, and its shape and strides behind the struct.
+ *
+ * @param at Where in the struct the `DLTensor` is, in bytes.
+ * @param size The bytes of the struct.
+ * @param address Where the struct is.
+ * @param data The address of element [0, …, 0].
+ */
+function writeTensor(
+  view: DataView,
+  at: number,
+  size: number,
+  spec: TensorSpec,
+  address: bigint,
+  data: bigint,
+): void {
   const ndim = spec.shape.length;
-  view.setBigUint64(tensor + TENSOR.data, data, true);
-  view.setInt32(tensor + TENSOR.deviceType, spec.device[0], true);
-  view.setInt32(tensor + TENSOR.deviceId, spec.device[1], true);
-  view.setInt32(tensor + TENSOR.ndim, ndim, true);
-  view.setUint8(tensor + TENSOR.code, spec.code);
-  view.setUint8(tensor + TENSOR.bits, spec.bits);
-  view.setUint16(tensor + TENSOR.lanes, 1, true);
+  view.setBigUint64(at + TENSOR.data, data, true);
+  view.setInt32(at + TENSOR.deviceType, spec.device[0], true);
+  view.setInt32(at + TENSOR.deviceId, spec.device[1], true);
+  view.setInt32(at + TENSOR.ndim, ndim, true);
+  view.setUint8(at + TENSOR.code, spec.code);
+  view.setUint8(at + TENSOR.bits, spec.bits);
+  view.setUint16(at + TENSOR.lanes, 1, true);
   if (ndim === 0) return;
   const stridesAt = size + 8 * ndim;
-  view.setBigUint64(tensor + TENSOR.shape, address + BigInt(size), true);
-  view.setBigUint64(tensor + TENSOR.strides, address + BigInt(stridesAt), true);
+  view.setBigUint64(at + TENSOR.shape, address + BigInt(size), true);
+  view.setBigUint64(at + TENSOR.strides, address + BigInt(stridesAt), true);
   for (let axis = 0; axis < ndim; axis++) {
     view.setBigInt64(size + 8 * axis, BigInt(spec.shape[axis]!), true);
     view.setBigInt64(stridesAt + 8 * axis, BigInt(spec.strides[axis]!), true);

@@ -20,7 +20,7 @@
  */
 
 import { BufferError } from "../src/errors.ts";
-import { type Header, type ManagedName, readHeader } from "./header.ts";
+import { type Header, header, type ManagedName, readHeader } from "./header.ts";
 import { libc } from "./libc.ts";
 import { addressOfArray, bufferAt } from "./memory.ts";
 import { holdsLess, holdsMore, seen } from "./pressure.ts";
@@ -64,9 +64,18 @@ interface Managed {
 const live: Managed[] = [];
 let liveBytes = 0;
 
+/**
+ * Releases what is garbage. Registering costs as much as the rest of an import,
+ * so it waits until the end of the turn, and most owners are gone by then:
+ * nothing is collected in the middle of a turn anyway.
+ */
 const registry = new FinalizationRegistry<Managed>((managed) => {
   guarded(() => letGo(managed));
 });
+
+/** Owners that are new, or have a new ArrayBuffer, since this turn began. */
+const unsettled: Owner[] = [];
+let settlesSoon = false;
 
 let listensForExit = false;
 
@@ -111,11 +120,20 @@ export function sharesMemory(a: ArrayBufferView, b: ArrayBufferView): boolean {
     startB < startA + BigInt(a.byteLength);
 }
 
+let settle: (owner: Owner) => void;
+
 /** Holds one managed tensor, until it is released or given away. */
 export class Owner {
   readonly #managed: Managed;
   #buffer: ArrayBuffer | null = null;
   #active = true;
+  #isRegistered = false;
+  /** Its place in `unsettled`; -1 when it is not there. */
+  #place = -1;
+
+  static {
+    settle = (owner) => owner.#settle();
+  }
 
   /** Takes a struct that nobody else owns. */
   constructor(pointer: Deno.PointerObject, name: ManagedName) {
@@ -136,7 +154,7 @@ export class Owner {
       index: live.length,
     };
     live.push(this.#managed);
-    registry.register(this, this.#managed, this);
+    this.#settleSoon();
   }
 
   /** Whether the memory is still there for whoever holds this owner. */
@@ -173,8 +191,7 @@ export class Owner {
    */
   header(): Header {
     const { pointer, name } = this.#managed;
-    const header = readHeader(pointer, name);
-    if (header === null) {
+    if (!readHeader(pointer, name)) {
       this.moveAway();
       throw impossible(name);
     }
@@ -200,11 +217,7 @@ export class Owner {
       Object.defineProperty(this.#buffer, OWNER, { value: this });
       seen(this.#managed.bytes);
       this.#managed.buffer = this.#buffer;
-      fresh.add(this.#managed);
-      if (!weakensSoon) {
-        weakensSoon = true;
-        queueMicrotask(weaken);
-      }
+      if (this.#place === -1) this.#settleSoon();
     }
     return this.#buffer;
   }
@@ -264,14 +277,46 @@ export class Owner {
     if (managed.waiting) guarded(() => letGo(managed));
   }
 
+  #settleSoon(): void {
+    this.#place = unsettled.push(this) - 1;
+    if (settlesSoon) return;
+    settlesSoon = true;
+    queueMicrotask(settleAll);
+  }
+
+  #settle(): void {
+    this.#place = -1;
+    if (!this.#isRegistered) {
+      this.#isRegistered = true;
+      registry.register(this, this.#managed, this);
+    }
+    const buffer = this.#buffer;
+    if (buffer === null) return;
+    // The last time that a transfer is sure to be noticed when all is garbage.
+    if (buffer.detached) keep(this.#managed);
+    else this.#managed.buffer = new WeakRef(buffer);
+  }
+
   #end(): void {
     this.#active = false;
-    registry.unregister(this);
-    fresh.delete(this.#managed);
+    if (this.#isRegistered) registry.unregister(this);
+    if (this.#place !== -1) {
+      const last = unsettled.pop()!;
+      if (last !== this) {
+        unsettled[this.#place] = last;
+        last.#place = this.#place;
+      }
+      this.#place = -1;
+    }
     if (this.#buffer === null) return;
     if (!this.#buffer.detached) this.#buffer.transfer(0);
     this.#buffer = null;
   }
+}
+
+function settleAll(): void {
+  settlesSoon = false;
+  for (const owner of unsettled.splice(0)) settle(owner);
 }
 
 function impossible(name: ManagedName): BufferError {
@@ -297,7 +342,8 @@ function letGo(managed: Managed): void {
 function release(managed: Managed): void {
   if (isOver(managed)) return;
   const { pointer, name, library } = managed;
-  const deleter = managed.deleter ?? readHeader(pointer, name)?.deleter ?? 0n;
+  const deleter = managed.deleter ??
+    (readHeader(pointer, name) ? header.deleter : 0n);
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
   try {
@@ -350,24 +396,6 @@ function keep(managed: Managed): void {
       "was transferred (postMessage, structuredClone or transfer). To hand a " +
       "tensor to a Worker, send the address of release().pointer",
   );
-}
-
-/** Tensors whose buffer was made in this turn. */
-const fresh = new Set<Managed>();
-let weakensSoon = false;
-
-/**
- * At the end of the turn: the last time that a transferred buffer is sure to
- * be noticed when everything else is garbage.
- */
-function weaken(): void {
-  weakensSoon = false;
-  for (const managed of fresh) {
-    const buffer = managed.buffer as ArrayBuffer;
-    if (buffer.detached) keep(managed);
-    else managed.buffer = new WeakRef(buffer);
-  }
-  fresh.clear();
 }
 
 /** At exit: later listeners may still look at typed arrays, so empty them. */

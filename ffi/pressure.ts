@@ -15,6 +15,8 @@ const MiB = 2 ** 20;
 
 /** How far the sum may move before V8 is told, in bytes. */
 const STEP = 16 * MiB;
+/** More than any machine has, and less than V8 can count. */
+const MOST = 2 ** 48;
 /** More than this, imported in one turn of the event loop, is worth a look. */
 const WATCH = 256 * MiB;
 /** And more than this a warning. */
@@ -65,7 +67,8 @@ function tellSoon(): void {
     isTelling = false;
     ballast?.transfer(0);
     // The address is never read: it only must not be NULL.
-    ballast = unseen > STEP ? bufferAt(8n, unseen) : null;
+    const bytes = Math.min(unseen, MOST);
+    ballast = bytes > STEP ? bufferAt(8n, bytes) : null;
   });
 }
 

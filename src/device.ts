@@ -61,13 +61,14 @@ export interface Device {
   readonly id: number;
 }
 
-const names = new Map<number, DeviceName>(
-  Object.entries(DeviceType).map(([name, type]) => [type, name as DeviceName]),
-);
+const names: (DeviceName | undefined)[] = [];
+for (const [name, type] of Object.entries(DeviceType)) {
+  names[type] = name as DeviceName;
+}
 
 /** The name of a `DLDeviceType`, or `undefined` when it is none. */
 export function deviceName(type: number): DeviceName | undefined {
-  return names.get(type);
+  return names[type];
 }
 
 /**

@@ -17,8 +17,10 @@ export interface Printable {
 const PRECISION = 8;
 /** Arrays of more elements than this are summarised. */
 const THRESHOLD = 1000;
-/** Items a summary keeps at each end of an axis. */
+/** Items a summary keeps at each end of an axis, if they are not too many. */
 const EDGE_ITEMS = 3;
+/** Most elements that a summary shows: with many axes, fewer at each end. */
+const SHOWN = 10_000;
 /** Columns of a line. */
 const LINE_WIDTH = 75;
 /** Stands for the items that a summary leaves out. */
@@ -35,7 +37,9 @@ export function formatArray(x: Printable): string {
   if (x.shape.includes(0)) return "[]";
   if (x.shape.length === 0) return formatScalar(x.get(), x.dtype);
   const size = x.shape.reduce((product, extent) => product * extent, 1);
-  const axes = x.shape.map((extent) => shownItems(extent, size > THRESHOLD));
+  const edges = size > THRESHOLD ? edgeItems(x.shape) : size;
+  if (edges === 0) return `[${ELLIPSIS}]`;
+  const axes = x.shape.map((extent) => shownItems(extent, edges));
   const words = formatElements(shownElements(x, axes), x.dtype);
   return layOut(words.values(), axes, " ", LINE_WIDTH);
 }
@@ -45,12 +49,24 @@ export function formatArray(x: Printable): string {
 /** Indices along an axis, in order; null where items are left out. */
 type Axis = readonly (number | null)[];
 
-function shownItems(extent: number, summarised: boolean): Axis {
-  if (!summarised || extent <= 2 * EDGE_ITEMS) {
+/**
+ * How many items to show at each end: NumPy shows three of however many axes,
+ * which are 6 ** 18 elements for 18 axes.
+ */
+function edgeItems(shape: readonly number[]): number {
+  let edges = EDGE_ITEMS;
+  const shown = (): number =>
+    shape.reduce((product, extent) => product * Math.min(extent, 2 * edges), 1);
+  while (edges > 0 && shown() > SHOWN) edges--;
+  return edges;
+}
+
+function shownItems(extent: number, edges: number): Axis {
+  if (extent <= 2 * edges) {
     return Array.from({ length: extent }, (_, i) => i);
   }
-  const head = Array.from({ length: EDGE_ITEMS }, (_, i) => i);
-  const tail = head.map((i) => extent - EDGE_ITEMS + i);
+  const head = Array.from({ length: edges }, (_, i) => i);
+  const tail = head.map((i) => extent - edges + i);
   return [...head, null, ...tail];
 }
 

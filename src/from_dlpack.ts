@@ -1,6 +1,6 @@
 import { consume, DlpackCapsule, type DlpackExporter } from "../ffi/capsule.ts";
 import { MAX_NDIM, VERSION } from "../ffi/abi.ts";
-import { type Header, readAxes } from "../ffi/header.ts";
+import type { Header } from "../ffi/header.ts";
 import type { Owner } from "../ffi/owner.ts";
 import { entriesOf } from "./copy.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
@@ -135,19 +135,20 @@ function importTensor(
   const { shape, strides } = readLayout(header, info, isPacked);
   const memory = locate(header, info, isPacked, shape, strides);
   checkRules(header, device, copy);
+  const isOurs = header.isCopied && !header.readOnly;
 
   owner.consume(memory.length * info.array.BYTES_PER_ELEMENT);
   const storage = new NativeStorage(
     info,
     isPacked,
     header.readOnly,
-    [header.deviceType, header.deviceId],
+    header.deviceType,
+    header.deviceId,
     owner,
     memory.address,
     memory.length,
   );
   const view = makeTensor(storage, { shape, strides, offset: memory.offset });
-  const isOurs = header.isCopied && !header.readOnly;
   if (copy !== true || isOurs) return view;
   const copied = view.copy();
   owner.release();
@@ -220,23 +221,22 @@ function readLayout(
   isPacked: boolean,
 ): Axes {
   const { ndim, lanes } = header;
-  if (ndim > 0 && header.shape === 0n) {
+  if (ndim > 0 && !header.hasShape) {
     throw new BufferError(
       "shape",
       `Cannot import a tensor with ${ndim} axes: its shape is NULL`,
     );
   }
-  const shape = readAxes(header.shape, ndim);
+  const shape = header.readShape();
   checkShape(shape, lanes, info, isPacked);
-  const size = sizeOf(shape);
-  const compact = header.strides === 0n || ndim === 0;
-  const strides = compact ? cStrides(shape) : readAxes(header.strides, ndim);
-  if (!compact) checkStrides(shape, strides, size);
+  const isCompact = !header.hasStrides;
+  const strides = isCompact ? cStrides(shape) : header.readStrides();
   if (lanes > 1) {
     for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
     shape.push(lanes);
     strides.push(1);
   }
+  if (!isCompact) checkStrides(shape, strides);
   return { shape, strides };
 }
 
@@ -247,7 +247,8 @@ function checkShape(
   isPacked: boolean,
 ): void {
   let size = lanes;
-  for (const length of shape) {
+  for (let axis = 0; axis < shape.length; axis++) {
+    const length = shape[axis]!;
     if (length < 0) {
       throw new BufferError(
         "shape",
@@ -256,7 +257,7 @@ function checkShape(
       );
     }
     // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
-    size *= Math.max(length, 1);
+    if (length !== 0) size *= length;
   }
   const bytes = isPacked
     ? size / 8 * info.bits
@@ -272,14 +273,10 @@ function checkShape(
 }
 
 /** Where strides carry meaning they must be safe; elsewhere they are set right. */
-function checkStrides(
-  shape: readonly number[],
-  strides: number[],
-  size: number,
-): void {
-  for (const [axis, stride] of strides.entries()) {
-    if (Number.isSafeInteger(stride)) continue;
-    if (size !== 0 && shape[axis]! > 1) {
+function checkStrides(shape: readonly number[], strides: number[]): void {
+  for (let axis = 0; axis < strides.length; axis++) {
+    if (Number.isSafeInteger(strides[axis])) continue;
+    if (sizeOf(shape) !== 0 && shape[axis]! > 1) {
       throw new BufferError(
         "shape",
         `Cannot import a tensor with strides ${describeShape(strides)}: they ` +
@@ -293,7 +290,7 @@ function checkStrides(
 /** Where the elements are in memory. */
 interface Place {
   /** Of the lowest element. */
-  readonly address: bigint;
+  readonly address: number;
   /** Entries of the typed array from there to the highest element. */
   readonly length: number;
   /** The index of element [0, …, 0] from there, in elements. */
@@ -308,8 +305,8 @@ function locate(
   strides: readonly number[],
 ): Place {
   const { lowest, highest } = extentOf(shape, strides);
-  if (highest < lowest) return { address: 0n, length: 0, offset: 0 };
-  if (header.data === 0n) {
+  if (highest < lowest) return { address: 0, length: 0, offset: 0 };
+  if (header.data === 0) {
     throw new BufferError(
       "data",
       `Cannot import a tensor of shape ${
@@ -319,17 +316,13 @@ function locate(
   }
   // Packed elements: back to one that starts on a byte.
   const group = isPacked ? 8 / (info.bits & -info.bits) : 1;
-  const first = lowest - ((lowest % group) + group) % group;
+  const first = isPacked ? lowest - ((lowest % group) + group) % group : lowest;
   const itemsize = isPacked ? info.bits / 8 : Math.ceil(info.bits / 8);
   const length = entriesOf(info, isPacked, highest - first + 1);
-  const bytes = length * info.array.BYTES_PER_ELEMENT;
-  const start = BigInt.asUintN(64, header.data + header.byteOffset) +
-    BigInt(first * itemsize);
-  if (
-    !Number.isSafeInteger(lowest) || !Number.isSafeInteger(highest) ||
-    !Number.isSafeInteger(bytes) || start <= 0n ||
-    start + BigInt(bytes) > MAX_ADDRESS
-  ) {
+  const address = header.data + header.byteOffset + first * itemsize;
+  const end = address + length * info.array.BYTES_PER_ELEMENT;
+  // What overflows on the way is far beyond the end.
+  if (!(address > 0 && end <= ADDRESSES && lowest >= -ADDRESSES)) {
     throw new BufferError(
       "shape",
       `Cannot import a tensor of shape ${describeShape(shape)} with strides ` +
@@ -337,11 +330,11 @@ function locate(
         `${header.byteOffset}: it reaches beyond the address space`,
     );
   }
-  return { address: start, length, offset: 0 - first };
+  return { address, length, offset: 0 - first };
 }
 
-/** The end of what a process can address on any 64-bit system. */
-const MAX_ADDRESS = BigInt(Number.MAX_SAFE_INTEGER);
+/** The end of what a process can address, on any 64-bit system. */
+const ADDRESSES = 2 ** 48;
 
 /** NumPy's rules of device and copy. */
 function checkRules(

@@ -10,8 +10,10 @@ export interface Storage {
   readonly isPacked: boolean;
   /** Whether the producer forbids writing. */
   readonly readOnly: boolean;
-  /** `DLDevice`: type and id. */
-  readonly device: readonly [type: number, id: number];
+  /** `DLDevice.device_type`. */
+  readonly deviceType: number;
+  /** `DLDevice.device_id`. */
+  readonly deviceId: number;
   /** Who gives the memory back; `null` for JavaScript's own. */
   readonly owner: Owner | null;
   /**
@@ -35,7 +37,8 @@ export interface Storage {
 /** Memory of JavaScript. */
 export class ArrayStorage implements Storage {
   readonly owner = null;
-  readonly device = [1, 0] as const;
+  readonly deviceType = 1;
+  readonly deviceId = 0;
   #data: TypedArray | null;
   readonly #length: number;
 
@@ -81,9 +84,10 @@ export class NativeStorage implements Storage {
     readonly info: DTypeInfo,
     readonly isPacked: boolean,
     readonly readOnly: boolean,
-    readonly device: readonly [type: number, id: number],
+    readonly deviceType: number,
+    readonly deviceId: number,
     readonly owner: Owner,
-    readonly address: bigint,
+    readonly address: number,
     readonly length: number,
   ) {}
 
@@ -104,10 +108,12 @@ export class NativeStorage implements Storage {
   #makeData(): TypedArray {
     this.check();
     const { owner, info, length } = this;
-    this.#data = length === 0 ? new info.array(0) : new info.array(owner.buffer(
-      this.address,
-      length * info.array.BYTES_PER_ELEMENT,
-    ));
+    this.#data = length === 0 ? new info.array(0) : new info.array(
+      owner.buffer(
+        BigInt(this.address),
+        length * info.array.BYTES_PER_ELEMENT,
+      ),
+    );
     return this.#data;
   }
 

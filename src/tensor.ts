@@ -3,7 +3,13 @@ import type {
   DlpackExporter,
   DlpackRequest,
 } from "../ffi/capsule.ts";
-import { exportCopy, exportShared, type ExportSpec } from "../ffi/export.ts";
+import {
+  exportCopy,
+  exportShared,
+  type ExportSpec,
+  lend,
+  type Loan,
+} from "../ffi/export.ts";
 import { giveAway } from "../ffi/capsule.ts";
 import { sharesMemory } from "../ffi/owner.ts";
 import { convertElements } from "./convert.ts";
@@ -54,6 +60,7 @@ export interface TensorOptions<D extends DType = DType> {
 }
 
 let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
+let lendTensor: (tensor: unknown) => Loan | null;
 
 /**
  * A typed, strided view of memory: of a native library, shared and not
@@ -93,9 +100,15 @@ export class Tensor<D extends DType = DType>
   readonly offset: number;
   readonly #storage: Storage;
   readonly #access: ElementAccess;
+  /** The `DLTensor` of this view, once a native function has asked for it. */
+  #loan: Loan | null = null;
 
   static {
     make = (storage, layout) => new Tensor(storage, layout);
+    lendTensor = (tensor) =>
+      typeof tensor === "object" && tensor !== null && #loan in tensor
+        ? tensor.#lend()
+        : null;
   }
 
   private constructor(storage: Storage, layout: Layout) {
@@ -179,8 +192,8 @@ export class Tensor<D extends DType = DType>
 
   /** Where the memory is. */
   get device(): Device {
-    const [type, id] = this.#storage.device;
-    return { type: deviceName(type)!, id };
+    const { deviceType, deviceId } = this.#storage;
+    return { type: deviceName(deviceType)!, id: deviceId };
   }
 
   /**
@@ -512,12 +525,13 @@ export class Tensor<D extends DType = DType>
    * it is not where the consumer wants it; `"readonly"` when it is read-only,
    * which a legacy struct cannot say; `"dtype"` when a legacy struct cannot
    * say the dtype's padding; `"layout"` when packed elements do not start on a
-   * byte.
+   * byte; `"data"` when the ArrayBuffer is resizable.
    */
   __dlpack__(request: DlpackRequest = {}): DlpackCapsule {
     const storage = this.#storage;
-    const { info, isPacked, data } = storage;
-    const versioned = checkRequest(request, storage.device);
+    storage.check();
+    const { info, isPacked } = storage;
+    const versioned = checkRequest(request, this.__dlpack_device__());
     const isCopied = request.copy === true;
     const isPadded = info.bits < 8 && !isPacked;
     const { code, bits } = info;
@@ -540,7 +554,7 @@ export class Tensor<D extends DType = DType>
       readOnly: storage.readOnly && !isCopied,
       isCopied,
       isPadded,
-      device: storage.device,
+      device: this.__dlpack_device__(),
       code,
       bits,
       shape: this.shape,
@@ -553,25 +567,53 @@ export class Tensor<D extends DType = DType>
         new Uint8Array(copy.buffer),
       );
     }
-    if (this.size === 0) return exportShared(spec, 0n, null);
+    const owner = this.size === 0 ? null : storage.owner;
+    return exportShared(spec, this.#start(), owner);
+  }
+
+  /** Element [0, …, 0], as native code is to find it. */
+  #start(): bigint | Uint8Array {
+    if (this.size === 0) return 0n;
+    const storage = this.#storage;
     const byteOffset = this.offset * this.itemsize;
     if (!Number.isInteger(byteOffset)) {
       throw new BufferError(
         "layout",
-        `Cannot export ${info.name} elements that start inside a byte: ask ` +
+        `Cannot export ${this.dtype} elements that start inside a byte: ask ` +
           "for a copy",
       );
     }
-    return storage instanceof NativeStorage
-      ? exportShared(spec, storage.address + BigInt(byteOffset), storage.owner)
-      : exportShared(
-        spec,
-        new Uint8Array(
-          data.buffer as ArrayBuffer,
-          data.byteOffset + byteOffset,
-        ),
-        null,
+    if (storage instanceof NativeStorage) {
+      return BigInt(storage.address + byteOffset);
+    }
+    const { buffer, byteOffset: start } = storage.data;
+    if (buffer instanceof ArrayBuffer && buffer.resizable) {
+      throw new BufferError(
+        "data",
+        "Cannot export a resizable ArrayBuffer, which can take the memory " +
+          "away from its consumer: ask for a copy",
       );
+    }
+    return new Uint8Array(buffer as ArrayBuffer, start + byteOffset);
+  }
+
+  #lend(): Loan {
+    const storage = this.#storage;
+    storage.check();
+    if (this.#loan !== null) return this.#loan;
+    const { info, isPacked } = storage;
+    if (info.bits < 8 && !isPacked) {
+      throw new BufferError(
+        "dtype",
+        `Cannot pass padded ${info.name} elements as a DLTensor, which cannot ` +
+          "say so: pass a DLManagedTensorVersioned, or astype()",
+      );
+    }
+    const { code, bits } = info;
+    const { shape, strides } = this;
+    const device = this.__dlpack_device__();
+    const spec = { device, code, bits, shape, strides };
+    return this.#loan = lend(spec, this.#start(), storage.owner);
   }
 
   /**
@@ -580,7 +622,7 @@ export class Tensor<D extends DType = DType>
    * @returns A `DLDeviceType` and an id.
    */
   __dlpack_device__(): readonly [type: number, id: number] {
-    return this.#storage.device;
+    return [this.#storage.deviceType, this.#storage.deviceId];
   }
 
   /**
@@ -611,6 +653,17 @@ export class Tensor<D extends DType = DType>
     if (this.#storage.isReleased) return `${head}, released`;
     return `${head}${this.readOnly ? ", read-only" : ""}\n${this}`;
   }
+}
+
+/**
+ * For other files of this module: the `DLTensor` of a tensor, or `null` for
+ * what is none.
+ *
+ * @throws {BufferError} `"released"` when the memory is gone; `"dtype"`,
+ * `"layout"` or `"data"` when a `DLTensor` cannot say what it is.
+ */
+export function loanOf(tensor: unknown): Loan | null {
+  return lendTensor(tensor);
 }
 
 /** For other files of this module: a tensor over some storage. */

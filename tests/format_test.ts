@@ -502,3 +502,23 @@ Deno.test({
     });
   },
 });
+
+Deno.test("formatArray() shows less of each axis when there are many", () => {
+  let reads = 0;
+  const text = (shape: readonly number[]): string =>
+    formatArray({
+      dtype: "uint8",
+      shape,
+      get: () => {
+        reads++;
+        return 7;
+      },
+    });
+  // 6 ** 5 edge items are fine, of 6 ** 6 only two are shown at each end.
+  assert(text(Array(5).fill(7)).startsWith("[[[[[7 7 7 ... 7 7 7]"));
+  assert(text(Array(6).fill(7)).startsWith("[[[[[[7 7 ... 7 7]"));
+  reads = 0;
+  assert(text(Array(13).fill(7)).includes("7 ... 7"));
+  assertEquals(reads, 2 ** 13);
+  assertEquals(text(Array(64).fill(7)), "[...]");
+});

@@ -11,7 +11,7 @@ import {
 } from "@dlpack/deno";
 import { deviceName, isHost } from "../src/device.ts";
 import { dtypeByCode } from "../src/dtype.ts";
-import { counts, type FixtureSpec } from "./native/fixture.ts";
+import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 import {
   assertBufferError,
   capsule,
@@ -33,7 +33,12 @@ const refusals: readonly [
   message: string,
 ][] = [
   ["major 2", { version: [2, 0] }, "version", "DLPack 2.0"],
-  ["major 0", { version: [0, 8] }, "version", "DLPack 0.8"],
+  [
+    "a huge minor of major 3",
+    { version: [3, 2 ** 31] },
+    "version",
+    "DLPack 3.",
+  ],
   ["major 255", { version: [255, 1] }, "version", "DLPack 255.1"],
   ["ndim -1", { ndim: -1 }, "shape", "-1 axes"],
   ["ndim 65", { ndim: 65 }, "shape", "65 axes: 0 to 64"],
@@ -62,6 +67,7 @@ const refusals: readonly [
     "overflows",
   ],
   ["bytes that overflow", { shape: [2 ** 52] }, "shape", "overflows"],
+  ["more than an address", { shape: [2 ** 47] }, "shape", "address space"],
   [
     "an empty tensor's lengths",
     { shape: [0, huge, huge] },
@@ -169,6 +175,7 @@ Deno.test("fromDlpack() checks in the order of the design", () => {
 testBothPaths("fromDlpack() takes what is odd but sound", async (t) => {
   const sound: readonly [string, Partial<FixtureSpec>][] = [
     ["minor 99", { version: [1, 99] }],
+    ["a huge minor", { version: [1, 2 ** 32 - 1] }],
     ["unknown flags", { flags: 2n ** 63n + 8n }],
     ["cpu:5", { device: [1, 5] }],
     ["cpu:-1", { device: [1, -1] }],
@@ -392,6 +399,55 @@ testBothPaths("fromDlpack() notices the other struct and calls nothing", () => {
         spec.deleter === "null" ? 0 : 1,
       );
     }
+  }
+});
+
+testBothPaths(
+  "fromDlpack() calls nothing in a header that is impossible",
+  () => {
+    const impossible: readonly FixtureSpec[] = [
+      // A versioned struct is 1.0 or newer, and versions are small.
+      floats([2], { version: [0, 0] }),
+      floats([2], { version: [0, 8] }),
+      floats([2], { version: [256, 0] }),
+      // Half a pointer in place of each of lanes, device and ndim.
+      floats([2], { versioned: false, dtype: [2, 32, 0], device: [0x1234, 0] }),
+      floats([2], { versioned: false, dtype: [2, 32, 0], ndim: -5 }),
+    ];
+    for (const spec of impossible) {
+      const kept = capsule(spec);
+      const { pointer } = kept;
+      assertEquals(
+        deletions(() => assertBufferError(() => fromDlpack(kept), "version")),
+        0,
+      );
+      fixture.fx_call_deleter_from_thread(pointer);
+    }
+  },
+);
+
+Deno.test("fromDlpack() notices structs that are the other one whatever they say", () => {
+  // Found by the fuzzer: these were mistaken, and a piece of data called.
+  const cases: readonly [FixtureSpec, "dltensor" | "dltensor_versioned"][] = [
+    [floats([2], { version: [300, 0] }), "dltensor"],
+    [floats([2], { version: [1, 70000] }), "dltensor"],
+    [
+      floats([2], { versioned: false, dtype: [2, 32, 0], nullData: true }),
+      "dltensor_versioned",
+    ],
+  ];
+  for (const [spec, wrong] of cases) {
+    const pointer = make(spec);
+    assertEquals(
+      deletions(() =>
+        assertBufferError(
+          () => fromDlpack(new DlpackCapsule(pointer, wrong)),
+          "version",
+        )
+      ),
+      0,
+    );
+    fixture.fx_call_deleter_from_thread(pointer);
   }
 });
 

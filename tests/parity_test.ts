@@ -36,7 +36,7 @@ const small = "NumPy has no such dtype";
 
 const differences: Record<string, Difference> = {
   major0: {
-    why: "dlpack.h: of another major version only the deleter may be touched",
+    why: "The versioned struct came with DLPack 1.0, so this is another struct",
     result: "version",
   },
   nullfull: {
@@ -184,7 +184,9 @@ function compare(parityCase: ParityCase, numpy: OracleResult): void {
     managed,
     numpy.kind === "legacy" ? "dltensor" : "dltensor_versioned",
   );
-  const deleter = parityCase.deleter === "null" ? 0 : 1;
+  // Nothing is called in a struct that cannot be what it was said to be.
+  const isImpossible = parityCase.name === "major0";
+  const deleter = parityCase.deleter === "null" || isImpossible ? 0 : 1;
   const deleted = (): number => counts().deleted - before.deleted;
 
   let tensor: Tensor;
@@ -195,7 +197,7 @@ function compare(parityCase: ParityCase, numpy: OracleResult): void {
     assertEquals(deleted(), deleter, "deleter calls after the error");
     assertEquals(capsule.name.slice(0, 5), "used_");
     compareError(parityCase, numpy, error);
-    if (deleter === 0) fixture.fx_free(managed);
+    if (isImpossible) fixture.fx_call_deleter_from_thread(managed);
     return;
   }
 
