@@ -8,11 +8,11 @@
  */
 
 const symbols = {
-  /** Out of native memory, by pointer. */
+  /** Out of native memory, by pointer. A destination by address is twice as fast. */
   copyFromPointer: {
     name: "memcpy",
     parameters: [
-      "buffer", // void *dest
+      "u64", // void *dest
       "pointer", // const void *src
       "usize", // size_t n
     ],
@@ -22,7 +22,7 @@ const symbols = {
   copyFromAddress: {
     name: "memcpy",
     parameters: [
-      "buffer", // void *dest
+      "u64", // void *dest
       "u64", // const void *src
       "usize", // size_t n
     ],

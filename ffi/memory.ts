@@ -6,34 +6,41 @@
 
 import { libc, requirePermission } from "./libc.ts";
 
-/** Copies `bytes` from a pointer into the start of `into`. */
-export function readPointer(
-  into: Uint8Array<ArrayBuffer>,
-  from: Deno.PointerObject,
-  bytes: bigint,
-): void {
-  const c = libc();
-  if (c !== null) c.copyFromPointer(into, from, bytes);
-  else copyOut(into, from, bytes);
-}
+/** A buffer of ours to read native memory into, again and again. */
+export class Scratch {
+  /** The bytes that were read last. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  #address: bigint | null = null;
 
-/** Copies `bytes` from an address into the start of `into`. */
-export function readAddress(
-  into: Uint8Array<ArrayBuffer>,
-  from: bigint,
-  bytes: bigint,
-): void {
-  const c = libc();
-  if (c !== null) c.copyFromAddress(into, from, bytes);
-  else copyOut(into, Deno.UnsafePointer.create(from)!, bytes);
-}
+  /** Makes one of so many bytes. */
+  constructor(length: number) {
+    // A buffer of its own, outside of V8's heap: it stays where it is.
+    this.bytes = new Uint8Array(new ArrayBuffer(length));
+  }
 
-function copyOut(
-  into: Uint8Array<ArrayBuffer>,
-  from: Deno.PointerObject,
-  bytes: bigint,
-): void {
-  Deno.UnsafePointerView.copyInto(from, into.subarray(0, Number(bytes)));
+  /** Copies `length` bytes from a pointer to the start, or to byte `at`. */
+  readPointer(from: Deno.PointerObject, length: bigint, at = 0): void {
+    const c = libc();
+    if (c === null) this.#copy(from, length, at);
+    else if (at === 0) c.copyFromPointer(this.#fixed(), from, length);
+    else c.copyFromPointer(this.#fixed() + BigInt(at), from, length);
+  }
+
+  /** Copies `length` bytes from an address to the start. */
+  readAddress(from: bigint, length: bigint): void {
+    const c = libc();
+    if (c === null) this.#copy(Deno.UnsafePointer.create(from)!, length, 0);
+    else c.copyFromAddress(this.#fixed(), from, length);
+  }
+
+  #fixed(): bigint {
+    return this.#address ??= addressOfArray(this.bytes);
+  }
+
+  #copy(from: Deno.PointerObject, length: bigint, at: number): void {
+    const into = this.bytes.subarray(at, at + Number(length));
+    Deno.UnsafePointerView.copyInto(from, into);
+  }
 }
 
 /** Copies a whole array to an address. */

@@ -20,10 +20,10 @@
  */
 
 import { BufferError } from "../src/errors.ts";
-import { type Header, header, type ManagedName, readHeader } from "./header.ts";
+import { type Header, type ManagedName, readHeader } from "./header.ts";
 import { libc } from "./libc.ts";
 import { addressOfArray, bufferAt } from "./memory.ts";
-import { holdsLess, holdsMore, seen } from "./pressure.ts";
+import * as pressure from "./pressure.ts";
 
 /** A library that stays open while it has tensors out: their deleters are its code. */
 export interface KeptOpen {
@@ -62,7 +62,6 @@ interface Managed {
 }
 
 const live: Managed[] = [];
-let liveBytes = 0;
 
 /**
  * Releases what is garbage. Registering costs as much as the rest of an import,
@@ -103,7 +102,7 @@ let listensForExit = false;
  * ```
  */
 export function liveTensors(): { count: number; bytes: number } {
-  return { count: live.length, bytes: liveBytes };
+  return { count: live.length, bytes: pressure.heldBytes() };
 }
 
 /** The key under which an ArrayBuffer holds the owner of its memory. */
@@ -191,7 +190,8 @@ export class Owner {
    */
   header(): Header {
     const { pointer, name } = this.#managed;
-    if (!readHeader(pointer, name)) {
+    const header = readHeader(pointer, name);
+    if (header === null) {
       this.moveAway();
       throw impossible(name);
     }
@@ -203,8 +203,7 @@ export class Owner {
   consume(bytes: number): void {
     this.#managed.state = "consumed";
     this.#managed.bytes = bytes;
-    liveBytes += bytes;
-    holdsMore(bytes);
+    pressure.hold(bytes);
   }
 
   /**
@@ -215,7 +214,7 @@ export class Owner {
     if (this.#buffer === null) {
       this.#buffer = bufferAt(address, bytes);
       Object.defineProperty(this.#buffer, OWNER, { value: this });
-      seen(this.#managed.bytes);
+      pressure.show(this.#managed.bytes);
       this.#managed.buffer = this.#buffer;
       if (this.#place === -1) this.#settleSoon();
     }
@@ -342,8 +341,7 @@ function letGo(managed: Managed): void {
 function release(managed: Managed): void {
   if (isOver(managed)) return;
   const { pointer, name, library } = managed;
-  const deleter = managed.deleter ??
-    (readHeader(pointer, name) ? header.deleter : 0n);
+  const deleter = managed.deleter ?? readHeader(pointer, name)?.deleter ?? 0n;
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
   try {
@@ -374,8 +372,7 @@ function isOver({ state }: Managed): boolean {
 /** Takes a managed tensor off the list of the live ones. */
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
-  liveBytes -= managed.bytes;
-  holdsLess(managed.bytes, managed.buffer !== null);
+  pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
   const last = live.pop()!;
   if (last !== managed) {

@@ -22,59 +22,72 @@ const WATCH = 256 * MiB;
 /** And more than this a warning. */
 const WARN = 1024 * MiB;
 
-/** Bytes that are held. */
+/** Bytes of native memory that are held. */
 let held = 0;
-/** Those of them that V8 does not see: no ArrayBuffer was made over them. */
-let unseen = 0;
+/** Those of them that V8 sees, as an ArrayBuffer was made over them. */
+let seen = 0;
+/** The length of the ballast: what V8 was told of the rest. */
+let told = 0;
+/** What was held when this turn began, or earlier. */
+let turnStart = 0;
+/** Outside of these two there is something to do. */
+let low = -Infinity;
+let high = STEP;
+
+/** The native memory that is held, in bytes. */
+export function heldBytes(): number {
+  return held;
+}
 
 /** A tensor is held. */
-export function holdsMore(bytes: number): void {
+export function hold(bytes: number): void {
   held += bytes;
-  unseen += bytes;
-  if (unseen - told() > STEP) tellSoon();
-  if (held - turnStart > WATCH) watch();
+  if (held > high) look();
 }
 
 /**
  * A tensor is not held any more.
  *
- * @param wasSeen Whether V8 saw it, by an ArrayBuffer of its own.
+ * @param wasSeen Whether an ArrayBuffer was made over it.
  */
-export function holdsLess(bytes: number, wasSeen: boolean): void {
+export function letGo(bytes: number, wasSeen: boolean): void {
   held -= bytes;
-  if (!wasSeen) unseen -= bytes;
-  if (held < turnStart) turnStart = held;
-  if (told() - unseen > STEP) tellSoon();
+  if (wasSeen) seen -= bytes;
+  if (held < low) look();
 }
 
-/** An ArrayBuffer was made over a held tensor. */
-export function seen(bytes: number): void {
-  unseen -= bytes;
+/** An ArrayBuffer was made over a held tensor: V8 sees it now. */
+export function show(bytes: number): void {
+  seen += bytes;
+}
+
+function look(): void {
+  if (held < turnStart) turnStart = held;
+  if (Math.abs(held - seen - told) > STEP) tellSoon();
+  if (held - turnStart > WATCH) watch();
+  low = held - STEP;
+  high = held + STEP;
 }
 
 let ballast: ArrayBuffer | null = null;
-let isTelling = false;
-
-function told(): number {
-  return ballast === null ? 0 : ballast.byteLength;
-}
+let tellsSoon = false;
 
 /** At the end of this turn: much may have come and gone by then. */
 function tellSoon(): void {
-  if (isTelling) return;
-  isTelling = true;
+  if (tellsSoon) return;
+  tellsSoon = true;
   queueMicrotask(() => {
-    isTelling = false;
+    tellsSoon = false;
     ballast?.transfer(0);
+    ballast = null;
+    told = Math.min(held - seen, MOST);
     // The address is never read: it only must not be NULL.
-    const bytes = Math.min(unseen, MOST);
-    ballast = bytes > STEP ? bufferAt(8n, bytes) : null;
+    if (told > STEP) ballast = bufferAt(8n, told);
+    else told = 0;
   });
 }
 
-/** What was held when this turn began, or earlier. */
-let turnStart = 0;
-let isWatching = false;
+let watches = false;
 let warned = false;
 
 /**
@@ -82,10 +95,10 @@ let warned = false;
  * waits imports and forgets is not given back before it ends.
  */
 function watch(): void {
-  if (!isWatching) {
-    isWatching = true;
+  if (!watches) {
+    watches = true;
     Deno.unrefTimer(setTimeout(() => {
-      isWatching = false;
+      watches = false;
       turnStart = held;
     }));
   } else if (!warned && held - turnStart > WARN) {

@@ -279,9 +279,8 @@ const dtypes: readonly DTypeInfo[] = [
 ];
 
 const byName = new Map(dtypes.map((info) => [info.name as string, info]));
-const byCode = new Map(
-  dtypes.map((info) => [info.code << 8 | info.bits, info]),
-);
+const byCode = new Array<DTypeInfo | undefined>(19 * 256).fill(undefined);
+for (const info of dtypes) byCode[info.code << 8 | info.bits] = info;
 const byArray = new Map<string, DTypeInfo>(
   dtypes.filter((info) => info.decode === undefined && info.code <= 2)
     .map((info) => [info.array.name, info]),
@@ -297,7 +296,7 @@ export function dtypeByName(name: string): DTypeInfo | undefined {
 
 /** The dtype of a `DLDataType`, or `undefined` when this module has none. */
 export function dtypeByCode(code: number, bits: number): DTypeInfo | undefined {
-  return byCode.get(code << 8 | bits);
+  return byCode[code << 8 | bits];
 }
 
 /** The dtype of a typed array's elements, or `undefined` when it is none. */

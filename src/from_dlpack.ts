@@ -1,12 +1,12 @@
 import { consume, DlpackCapsule, type DlpackExporter } from "../ffi/capsule.ts";
 import { MAX_NDIM, VERSION } from "../ffi/abi.ts";
-import type { Header } from "../ffi/header.ts";
+import { type Header, readShape, readStrides } from "../ffi/header.ts";
 import type { Owner } from "../ffi/owner.ts";
 import { entriesOf } from "./copy.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
-import { describeDataType, dtypeByCode, type DTypeInfo } from "./dtype.ts";
-import { BufferError } from "./errors.ts";
-import { cStrides, describeShape, extentOf, sizeOf } from "./layout.ts";
+import { dtypeByCode, type DTypeInfo } from "./dtype.ts";
+import { cStrides, extentOf, sizeOf } from "./layout.ts";
+import * as refusals from "./refusals.ts";
 import { NativeStorage } from "./storage.ts";
 import { makeTensor, type Tensor } from "./tensor.ts";
 
@@ -122,169 +122,107 @@ function describe(x: unknown): string {
   return Object.prototype.toString.call(x);
 }
 
+/** Makes a tensor of what the owner has, or says why not. */
 function importTensor(
   owner: Owner,
   device: "cpu" | null,
   copy: boolean | null,
 ): Tensor {
   const header = owner.header();
-  checkVersion(owner, header);
-  checkHeader(header);
-  const info = checkDType(header);
+  const info = checkHeader(owner, header);
   const isPacked = info.bits < 8 && !header.isPadded;
-  const { shape, strides } = readLayout(header, info, isPacked);
-  const memory = locate(header, info, isPacked, shape, strides);
-  checkRules(header, device, copy);
-  const isOurs = header.isCopied && !header.readOnly;
+  const shape = checkShape(header, info);
+  const strides = checkStrides(header, shape);
+  const { address, length, offset } = locate(
+    header,
+    info,
+    isPacked,
+    shape,
+    strides,
+  );
+  // NumPy's rules of device and copy.
+  const { deviceType, readOnly, isCopied } = header;
+  if (!isHost(deviceType)) throw refusals.onDevice(header, device, copy);
+  if (copy === false && isCopied) throw refusals.wasCopied();
 
-  owner.consume(memory.length * info.array.BYTES_PER_ELEMENT);
+  owner.consume(length * info.array.BYTES_PER_ELEMENT);
   const storage = new NativeStorage(
     info,
     isPacked,
-    header.readOnly,
-    header.deviceType,
+    readOnly,
+    deviceType,
     header.deviceId,
     owner,
-    memory.address,
-    memory.length,
+    address,
+    length,
   );
-  const view = makeTensor(storage, { shape, strides, offset: memory.offset });
-  if (copy !== true || isOurs) return view;
+  const view = makeTensor(storage, { shape, strides, offset });
+  // A copy that was made for us is ours alone.
+  if (copy !== true || isCopied && !readOnly) return view;
   const copied = view.copy();
   owner.release();
   return copied;
 }
 
-function checkVersion(owner: Owner, { major, minor }: Header): void {
-  if (owner.name === "dltensor" || major === VERSION[0]) return;
-  throw new BufferError(
-    "version",
-    `Cannot import a DLPack ${major}.${minor} tensor: this module reads major ` +
-      `version ${VERSION[0]}; ask the library for that, or for the legacy ` +
-      "DLManagedTensor",
-  );
-}
-
-function checkHeader({ ndim, deviceType, code, bits, lanes }: Header): void {
-  if (ndim < 0 || ndim > MAX_NDIM) {
-    throw new BufferError(
-      "shape",
-      `Cannot import a tensor with ${ndim} axes: 0 to ${MAX_NDIM} are possible`,
-    );
+/** Checks what stands in the header itself. */
+function checkHeader(owner: Owner, header: Header): DTypeInfo {
+  const { ndim, lanes, bits } = header;
+  if (owner.name === "dltensor_versioned" && header.major !== VERSION[0]) {
+    throw refusals.otherVersion(header);
   }
-  if (deviceName(deviceType) === undefined) {
-    throw new BufferError(
-      "device",
-      `Cannot import a tensor on device type ${deviceType}: DLPack has no such ` +
-        "device",
-    );
+  // Lanes become one axis more.
+  if (ndim < 0 || (lanes > 1 ? ndim + 1 : ndim) > MAX_NDIM) {
+    throw refusals.tooManyAxes(header);
   }
-  if (lanes === 0) {
-    throw new BufferError(
-      "dtype",
-      `Cannot import elements of ${
-        describeDataType(code, bits, lanes)
-      }: there ` +
-        "must be at least 1 lane",
-    );
+  if (deviceName(header.deviceType) === undefined) {
+    throw refusals.unknownDevice(header);
   }
-}
-
-function checkDType({ code, bits, lanes, isPadded }: Header): DTypeInfo {
-  const info = dtypeByCode(code, bits);
-  if (info === undefined) {
-    throw new BufferError(
-      "dtype",
-      `Cannot import elements of ${describeDataType(code, bits, lanes)}: no ` +
-        "dtype of this module; have the library convert them first",
-    );
-  }
-  if (lanes > 1 && bits < 8 && !isPadded && bits * lanes % 8 !== 0) {
-    throw new BufferError(
-      "dtype",
-      `Cannot import elements of ${describeDataType(code, bits, lanes)}: ` +
-        `${bits * lanes} bits do not end on a byte`,
-    );
+  if (lanes === 0) throw refusals.noLanes(header);
+  const info = dtypeByCode(header.code, bits);
+  if (info === undefined) throw refusals.unknownDType(header);
+  if (lanes > 1 && bits < 8 && !header.isPadded && bits * lanes % 8 !== 0) {
+    throw refusals.brokenLanes(header);
   }
   return info;
 }
 
-interface Axes {
-  readonly shape: number[];
-  readonly strides: number[];
-}
-
-/** Reads shape and strides; lanes become a last axis. */
-function readLayout(
-  header: Header,
-  info: DTypeInfo,
-  isPacked: boolean,
-): Axes {
+/** Reads and checks the lengths; lanes become a last one. */
+function checkShape(header: Header, info: DTypeInfo): number[] {
   const { ndim, lanes } = header;
-  if (ndim > 0 && !header.hasShape) {
-    throw new BufferError(
-      "shape",
-      `Cannot import a tensor with ${ndim} axes: its shape is NULL`,
-    );
-  }
-  const shape = header.readShape();
-  checkShape(shape, lanes, info, isPacked);
-  const isCompact = !header.hasStrides;
-  const strides = isCompact ? cStrides(shape) : header.readStrides();
-  if (lanes > 1) {
-    for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
-    shape.push(lanes);
-    strides.push(1);
-  }
-  if (!isCompact) checkStrides(shape, strides);
-  return { shape, strides };
-}
-
-function checkShape(
-  shape: readonly number[],
-  lanes: number,
-  info: DTypeInfo,
-  isPacked: boolean,
-): void {
+  if (ndim > 0 && !header.hasShape) throw refusals.noShape(header);
+  const shape = readShape(ndim);
   let size = lanes;
-  for (let axis = 0; axis < shape.length; axis++) {
+  for (let axis = 0; axis < ndim; axis++) {
     const length = shape[axis]!;
-    if (length < 0) {
-      throw new BufferError(
-        "shape",
-        `Cannot import a tensor of shape ${describeShape(shape)}: lengths ` +
-          "cannot be negative",
-      );
-    }
+    if (length < 0) throw refusals.negativeLength(shape);
     // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
     if (length !== 0) size *= length;
   }
-  const bytes = isPacked
-    ? size / 8 * info.bits
-    : size * Math.ceil(info.bits / 8);
-  if (Number.isSafeInteger(size) && bytes <= Number.MAX_SAFE_INTEGER) return;
-  throw new BufferError(
-    "shape",
-    `Cannot import a tensor of shape ${
-      describeShape(shape)
-    }: the size of its ` +
-      `${info.name} elements overflows`,
-  );
+  // No element is smaller than a bit, and bytes must be safe integers, too.
+  if (size * Math.max(info.bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
+    throw refusals.tooLarge(shape);
+  }
+  if (lanes > 1) shape.push(lanes);
+  return shape;
 }
 
-/** Where strides carry meaning they must be safe; elsewhere they are set right. */
-function checkStrides(shape: readonly number[], strides: number[]): void {
-  for (let axis = 0; axis < strides.length; axis++) {
+/** Reads and checks the strides; where they carry no meaning they are set right. */
+function checkStrides(header: Header, shape: readonly number[]): number[] {
+  if (!header.hasStrides) return cStrides(shape);
+  const { ndim, lanes } = header;
+  const strides = readStrides(ndim);
+  if (lanes > 1) {
+    for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
+    strides.push(1);
+  }
+  for (let axis = 0; axis < ndim; axis++) {
     if (Number.isSafeInteger(strides[axis])) continue;
-    if (sizeOf(shape) !== 0 && shape[axis]! > 1) {
-      throw new BufferError(
-        "shape",
-        `Cannot import a tensor with strides ${describeShape(strides)}: they ` +
-          "overflow",
-      );
+    if (sizeOf(shape) !== 0 && shape[axis] !== 1) {
+      throw refusals.tooFar(strides);
     }
     strides[axis] = cStrides(shape)[axis]!;
   }
+  return strides;
 }
 
 /** Where the elements are in memory. */
@@ -297,6 +235,9 @@ interface Place {
   readonly offset: number;
 }
 
+/** The end of what a process can address, on any 64-bit system. */
+const ADDRESSES = 2 ** 48;
+
 function locate(
   header: Header,
   info: DTypeInfo,
@@ -306,69 +247,21 @@ function locate(
 ): Place {
   const { lowest, highest } = extentOf(shape, strides);
   if (highest < lowest) return { address: 0, length: 0, offset: 0 };
-  if (header.data === 0) {
-    throw new BufferError(
-      "data",
-      `Cannot import a tensor of shape ${
-        describeShape(shape)
-      }: its data is NULL`,
-    );
-  }
-  // Packed elements: back to one that starts on a byte.
-  const group = isPacked ? 8 / (info.bits & -info.bits) : 1;
-  const first = isPacked ? lowest - ((lowest % group) + group) % group : lowest;
-  const itemsize = isPacked ? info.bits / 8 : Math.ceil(info.bits / 8);
+  const { data } = header;
+  if (data === 0) throw refusals.noData(shape);
+  let first = lowest;
+  let itemsize = info.bits / 8;
+  if (isPacked) {
+    // Back to an element that starts on a byte.
+    const group = 8 / (info.bits & -info.bits);
+    first -= ((lowest % group) + group) % group;
+  } else if (itemsize < 1) itemsize = 1;
   const length = entriesOf(info, isPacked, highest - first + 1);
-  const address = header.data + header.byteOffset + first * itemsize;
+  const address = data + header.byteOffset + first * itemsize;
   const end = address + length * info.array.BYTES_PER_ELEMENT;
-  // What overflows on the way is far beyond the end.
+  // What was rounded on the way is far beyond the end.
   if (!(address > 0 && end <= ADDRESSES && lowest >= -ADDRESSES)) {
-    throw new BufferError(
-      "shape",
-      `Cannot import a tensor of shape ${describeShape(shape)} with strides ` +
-        `${describeShape(strides)} at address ${header.data} + ` +
-        `${header.byteOffset}: it reaches beyond the address space`,
-    );
+    throw refusals.outOfMemory(header, shape, strides);
   }
   return { address, length, offset: 0 - first };
-}
-
-/** The end of what a process can address, on any 64-bit system. */
-const ADDRESSES = 2 ** 48;
-
-/** NumPy's rules of device and copy. */
-function checkRules(
-  header: Header,
-  device: "cpu" | null,
-  copy: boolean | null,
-): void {
-  if (!isHost(header.deviceType)) {
-    const where = `${deviceName(header.deviceType)}:${header.deviceId}`;
-    if (device === null) {
-      throw new BufferError(
-        "device",
-        `Cannot view a tensor on ${where} from JavaScript: pass ` +
-          '{ device: "cpu" } to copy it to the host',
-      );
-    }
-    if (copy === false) {
-      throw new BufferError(
-        "copy",
-        `Cannot import a tensor on ${where} without a copy: it is not in the ` +
-          "host's memory; allow the copy",
-      );
-    }
-    throw new BufferError(
-      "device",
-      `Cannot copy a tensor on ${where} to the host: this version has no ` +
-        "runtime for that device; have the library copy it first",
-    );
-  }
-  if (copy === false && header.isCopied) {
-    throw new BufferError(
-      "copy",
-      "Cannot import without a copy: the exporter made one although it was " +
-        "asked for none",
-    );
-  }
 }

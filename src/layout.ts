@@ -136,7 +136,8 @@ export function sliceLayout(from: Layout, ranges: readonly Range[]): Layout {
     } else {
       const { start, step, count } = resolveRange(range, length, axis);
       shape.push(count);
-      strides.push(stride * step + 0); // not -0
+      // A stride that no element takes may be too large to multiply.
+      strides.push(count > 1 ? stride * step + 0 : stride); // not -0
       if (count > 0) offset += start * stride;
     }
   }

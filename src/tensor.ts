@@ -12,6 +12,7 @@ import {
 } from "../ffi/export.ts";
 import { giveAway } from "../ffi/capsule.ts";
 import { sharesMemory } from "../ffi/owner.ts";
+import { MAX_NDIM } from "../ffi/abi.ts";
 import { convertElements } from "./convert.ts";
 import { allocate, copyElements, entriesOf } from "./copy.ts";
 import { type Device, deviceName, DeviceType, isHost } from "./device.ts";
@@ -99,7 +100,7 @@ export class Tensor<D extends DType = DType>
   /** The index of element [0, …, 0] in `data`, in elements. */
   readonly offset: number;
   readonly #storage: Storage;
-  readonly #access: ElementAccess;
+  #access: ElementAccess | null = null;
   /** The `DLTensor` of this view, once a native function has asked for it. */
   #loan: Loan | null = null;
 
@@ -113,7 +114,6 @@ export class Tensor<D extends DType = DType>
 
   private constructor(storage: Storage, layout: Layout) {
     this.#storage = storage;
-    this.#access = elementAccess(storage.info, storage.isPacked);
     this.dtype = storage.info.name as D;
     this.shape = layout.shape;
     this.strides = layout.strides;
@@ -237,7 +237,7 @@ export class Tensor<D extends DType = DType>
    */
   get(...index: number[]): ElementOf<D> {
     const at = this.#indexOf(index, index.length);
-    return this.#access.get(this.#storage.data, at) as ElementOf<D>;
+    return this.#elements.get(this.#storage.data, at) as ElementOf<D>;
   }
 
   /**
@@ -262,7 +262,13 @@ export class Tensor<D extends DType = DType>
     }
     const value = args[args.length - 1];
     checkElement(info, value);
-    this.#access.set(data, at, value);
+    this.#elements.set(data, at, value);
+  }
+
+  /** Found when it is first needed: most tensors are not read by elements. */
+  get #elements(): ElementAccess {
+    const { info, isPacked } = this.#storage;
+    return this.#access ??= elementAccess(info, isPacked);
   }
 
   #indexOf(index: readonly number[], count: number): number {
@@ -422,7 +428,7 @@ export class Tensor<D extends DType = DType>
     const { shape, strides } = this;
     const { data } = this.#storage;
     const nest = (axis: number, at: number): unknown =>
-      axis === shape.length ? this.#access.get(data, at) : Array.from(
+      axis === shape.length ? this.#elements.get(data, at) : Array.from(
         { length: shape[axis]! },
         (_, i) => nest(axis + 1, at + i * strides[axis]!),
       );
@@ -524,7 +530,7 @@ export class Tensor<D extends DType = DType>
    * @throws {BufferError} `"released"` when the memory is gone; `"device"` when
    * it is not where the consumer wants it; `"readonly"` when it is read-only,
    * which a legacy struct cannot say; `"dtype"` when a legacy struct cannot
-   * say the dtype's padding; `"layout"` when packed elements do not start on a
+   * say the dtype's padding; `"shape"` when there are more than 64 axes; `"layout"` when packed elements do not start on a
    * byte; `"data"` when the ArrayBuffer is resizable.
    */
   __dlpack__(request: DlpackRequest = {}): DlpackCapsule {
@@ -535,6 +541,13 @@ export class Tensor<D extends DType = DType>
     const isCopied = request.copy === true;
     const isPadded = info.bits < 8 && !isPacked;
     const { code, bits } = info;
+    if (this.ndim > MAX_NDIM) {
+      throw new BufferError(
+        "shape",
+        `Cannot export a tensor with ${this.ndim} axes: 0 to ${MAX_NDIM} are ` +
+          "possible",
+      );
+    }
     if (storage.readOnly && !versioned && !isCopied) {
       throw new BufferError(
         "readonly",

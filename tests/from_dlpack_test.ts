@@ -43,6 +43,12 @@ const refusals: readonly [
   ["ndim -1", { ndim: -1 }, "shape", "-1 axes"],
   ["ndim 65", { ndim: 65 }, "shape", "65 axes: 0 to 64"],
   ["ndim 2^31 - 1", { ndim: 2 ** 31 - 1 }, "shape", "2147483647 axes"],
+  [
+    "64 axes and lanes",
+    { shape: Array(64).fill(1), dtype: [1, 8, 2] },
+    "shape",
+    "64 axes and one of 2 lanes",
+  ],
   ["device 0", { device: [0, 0] }, "device", "device type 0"],
   ["device 5", { device: [5, 0] }, "device", "device type 5"],
   ["device -1", { device: [-1, 0] }, "device", "device type -1"],

@@ -715,3 +715,14 @@ Deno.test("an exported tensor lives until its consumer is done", () => {
   again[Symbol.dispose]();
   assertEquals(counts(), { ...before, deleted: before.deleted + 1 });
 });
+
+Deno.test("a tensor with more than 64 axes cannot be exported", () => {
+  const t = Tensor.from(new Uint8Array(1)).reshape(Array(65).fill(1));
+  assertBufferError(() => t.__dlpack__(), "shape", "65 axes");
+});
+
+Deno.test("a stride that no element takes is not multiplied", () => {
+  const t = Tensor.from(new Uint8Array(8), [4, 2]);
+  const first = t.slice(null, [null, null, 2 ** 53 - 1]);
+  assertEquals([first.shape, first.strides], [[4, 1], [2, 1]]);
+});
