@@ -30,6 +30,22 @@ export {
   type DlpackExporter,
   type DlpackRequest,
 } from "./ffi/capsule.ts";
+export { dlopen } from "./ffi/library.ts";
+export type {
+  ManagedTensorType,
+  OutTensorType,
+  TensorArgument,
+  TensorArguments,
+  TensorFunction,
+  TensorLibrary,
+  TensorLibraryInterface,
+  TensorParameterType,
+  TensorResult,
+  TensorResultType,
+  TensorSymbol,
+  TensorSymbols,
+} from "./ffi/library_types.ts";
+export { OutCapsule } from "./ffi/out_capsule.ts";
 export { liveTensors } from "./ffi/owner.ts";
 export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
 export type {

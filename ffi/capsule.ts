@@ -113,7 +113,8 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
 
   /**
    * Hands the struct to a native consumer, which must call its deleter. The
-   * capsule becomes used.
+   * capsule becomes used. If it came out of a library that {@linkcode dlopen}
+   * opened, that one stays open for good: the deleter is its code.
    *
    * @returns The struct.
    * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
@@ -186,15 +187,12 @@ export function consume(capsule: DlpackCapsule): Owner {
 /** For other files of this module: an owner's struct in a capsule again. */
 export function giveAway(owner: Owner): DlpackCapsule {
   const { name, library } = owner;
-  // Before the old owner lets go of the library.
-  library?.retain();
-  try {
-    const capsule = new DlpackCapsule(owner.moveAway(), name);
-    if (library !== null) keepOpen(capsule, library);
-    return capsule;
-  } finally {
-    library?.release();
+  const capsule = new DlpackCapsule(owner.moveAway(), name);
+  if (library !== null) {
+    keepOpen(capsule, library);
+    library.release(); // what the old owner left behind
   }
+  return capsule;
 }
 
 /** For other files of this module: a library that the capsule's deleter is in. */

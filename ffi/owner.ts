@@ -176,7 +176,7 @@ export class Owner {
     return this.#managed.library;
   }
 
-  /** Keeps a library open for as long as this module has to run the deleter. */
+  /** Keeps a library open until the deleter has run. */
   keepOpen(library: KeptOpen): void {
     library.retain();
     this.#managed.library = library;
@@ -241,7 +241,8 @@ export class Owner {
   }
 
   /**
-   * Gives the struct away, its deleter not run. Views become empty.
+   * Gives the struct away, its deleter not run. Views become empty. The library
+   * that the deleter is in stays open: nobody tells when it was called.
    *
    * @throws {BufferError} `"consumed"` while exports use the memory.
    */
@@ -257,7 +258,6 @@ export class Owner {
     }
     this.#end();
     end(managed, "moved");
-    managed.library?.release();
     return managed.pointer;
   }
 

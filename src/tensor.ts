@@ -645,6 +645,7 @@ export class Tensor<D extends DType = DType>
    */
   [Symbol.dispose](): void {
     this.#storage.release();
+    this.#loan = null;
   }
 
   /**

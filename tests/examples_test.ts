@@ -28,6 +28,14 @@ Deno.test("The demo shows tensors of a C library", async () => {
   }
 });
 
+Deno.test("examples/filter.ts wraps a library with status codes", async () => {
+  const { code, out } = await run("filter.ts");
+  assertEquals(code, 0, out);
+  for (const expected of ["bad radius", "not an image"]) {
+    assertStringIncludes(out, `FilterError "${expected}"`);
+  }
+});
+
 Deno.test("A C compiler that is not there is named in one line", () => {
   const before = Deno.env.get("CC");
   Deno.env.set("CC", "/no/such/compiler");
