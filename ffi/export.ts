@@ -4,6 +4,7 @@
  * @module
  */
 
+import { BufferError } from "../src/errors.ts";
 import { FLAG, MANAGED, TENSOR, VERSION, VERSIONED } from "./abi.ts";
 import { DlpackCapsule } from "./capsule.ts";
 import { hasPermission, libc } from "./libc.ts";
@@ -142,7 +143,7 @@ const ALIGNMENT = 64n;
  * deleter frees from any thread, JavaScript not involved.
  *
  * @param data The elements in C order.
- * @throws {RangeError} When there is no memory for it.
+ * @throws {BufferError} `"copy"` when there is no memory for it.
  */
 export function exportCopy(
   spec: ExportSpec,
@@ -154,10 +155,15 @@ export function exportCopy(
   const bytes = BigInt(struct.length + data.length) + ALIGNMENT;
   const address = c.malloc(bytes);
   if (address === 0n) {
-    throw new RangeError(`Cannot export a copy: no memory for ${bytes} bytes`);
+    throw new BufferError(
+      "copy",
+      `Cannot export a copy: there is no memory for ${bytes} bytes`,
+    );
   }
   const end = address + BigInt(struct.length);
-  const dataAddress = end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
+  const dataAddress = data.length === 0
+    ? 0n
+    : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
   const free = addressOf(c.freePointer as Deno.PointerObject);
   writeStruct(struct, spec, address, dataAddress, 0n, free);

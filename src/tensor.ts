@@ -480,7 +480,8 @@ export class Tensor<D extends DType = DType>
    * Gives an imported tensor up without running its deleter: for another
    * consumer, or a Worker, which gets the address of the capsule's pointer.
    * The whole managed tensor is given up, whatever this view shows of it, and
-   * every view of it becomes empty.
+   * every view of it becomes empty. A Worker must dispose of what it imported
+   * before it ends: Deno lets nobody do that for it.
    *
    * @returns The capsule, unconsumed.
    * @throws {BufferError} `"released"` when the memory is gone, `"data"` when
@@ -521,6 +522,16 @@ export class Tensor<D extends DType = DType>
    * The memory is shared, and lives until the consumer calls the deleter, also
    * when the tensor was disposed or collected meanwhile. With `copy: true` the
    * consumer gets a copy of its own.
+   *
+   * What the consumer must know:
+   *
+   * - The deleter of shared memory is JavaScript. Called from another thread it
+   *   waits for this thread's event loop, so a native function that waits for
+   *   such a thread must be `nonblocking`; and it must not be called while the
+   *   process, or the Worker that exported, is being torn down.
+   * - The deleter of a copy is plain C and can be called from any thread at any
+   *   time, with the very struct that was handed out, not with a copy of it.
+   * - An ArrayBuffer of JavaScript must not be transferred while it is shared.
    *
    * @param request What the consumer understands and wants. Without
    * `maxVersion`, or with one below 1, it gets the legacy struct.
@@ -777,7 +788,9 @@ function checkRequest(
   checkPair("maxVersion", maxVersion);
   checkPair("dlDevice", dlDevice);
   if (
-    dlDevice && !(isHost(device[0]) && dlDevice[0] === DeviceType.cpu) &&
+    dlDevice &&
+    !(isHost(device[0]) && dlDevice[0] === DeviceType.cpu &&
+      dlDevice[1] === 0) &&
     !(dlDevice[0] === device[0] && dlDevice[1] === device[1])
   ) {
     throw new BufferError(
