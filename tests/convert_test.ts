@@ -461,3 +461,26 @@ Deno.test({
     assert(compared > 500, `${compared} pairs are too few`);
   },
 });
+
+Deno.test("astype goes on beyond its first chunk, and past strides that none takes", () => {
+  const long = Float32Array.from({ length: 5000 }, (_, i) => i - 2500.75);
+  for (
+    const t of [
+      Tensor.from(long),
+      Tensor.from(long, [2500], { strides: [-2], offset: 4999 }),
+    ]
+  ) {
+    const expected = (t.toArray() as number[]).map(Math.trunc);
+    assertEquals([...t.astype("int16").data], expected);
+    assertEquals(t.astype("int64").toArray(), expected.map(BigInt));
+  }
+  const column = Tensor.from(Float32Array.from([1, 2, 3, 4]), [4, 1], {
+    strides: [1, 2 ** 53 - 1],
+  });
+  assertEquals(column.astype("complex64").astype("float64").toArray(), [
+    [1],
+    [2],
+    [3],
+    [4],
+  ]);
+});

@@ -1,0 +1,626 @@
+/**
+ * The loops that move bytes: along lines, through 4x4 tiles, and again and
+ * again.
+ *
+ * All offsets and strides are in bytes. Words are moved as integers, never as
+ * floats, which would turn signalling NaNs into quiet ones, and through
+ * `DataView`: V8 compiles its getters to single loads, as fast as those of
+ * typed arrays, at any alignment; and as all views have one hidden class, these
+ * loops stay monomorphic whatever dtypes a program copies.
+ *
+ * Offsets are reckoned in 32 bits (`| 0`: else V8 checks each sum for
+ * overflow): kernels that take two views must stay below 2 ** 31.
+ *
+ * @module
+ */
+
+/** The bytes that one load can move. */
+export type Width = 1 | 2 | 4 | 8;
+
+/** An axis of a copy: how far both sides step, in bytes. */
+export interface Axis {
+  /** How many steps there are. */
+  readonly length: number;
+  /** The step in the source; negative and 0 are possible. */
+  readonly from: number;
+  /** The step in the copy. */
+  readonly into: number;
+}
+
+/** Both sides of a copy. */
+export interface Memory {
+  /** How many bytes lie side by side on both sides: an element, at least. */
+  readonly run: number;
+  /** The source. */
+  readonly from: DataView;
+  /** The copy. */
+  readonly into: DataView;
+}
+
+/** Moves the runs along two axes, the first of which begins at `at`. */
+export type MovePair = (
+  memory: Memory,
+  at: number,
+  to: number,
+  i: Axis,
+  j: Axis,
+) => void;
+
+/**
+ * Moves `count` words, which lie `fromStride` apart and will lie `intoStride`
+ * apart.
+ */
+type MoveLine = (
+  from: DataView,
+  at: number,
+  fromStride: number,
+  into: DataView,
+  to: number,
+  intoStride: number,
+  count: number,
+) => void;
+
+/**
+ * Transposes a block: both `rows`, the words along i, and `columns`, those along
+ * j, are multiples of 4. Tiles of 4x4 words are read line by line, turned in
+ * registers and written line by line.
+ */
+type MoveBlock = (
+  from: DataView,
+  at: number,
+  fromI: number,
+  fromJ: number,
+  into: DataView,
+  to: number,
+  intoI: number,
+  intoJ: number,
+  rows: number,
+  columns: number,
+) => void;
+
+// Eight words a round, as the end of a round costs as much as two words. What
+// is left goes elsewhere: a second loop here would make the first one slower.
+
+const moveLine1: MoveLine = (from, at, fs, into, to, is, count) => {
+  for (; count >= 8; count -= 8) {
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt8(to, from.getInt8(at));
+    at = at + fs | 0, to = to + is | 0;
+  }
+  if (count > 0) moveFew(1, from, at, fs, into, to, is, count);
+};
+
+const moveLine2: MoveLine = (from, at, fs, into, to, is, count) => {
+  for (; count >= 8; count -= 8) {
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt16(to, from.getInt16(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+  }
+  if (count > 0) moveFew(2, from, at, fs, into, to, is, count);
+};
+
+const moveLine4: MoveLine = (from, at, fs, into, to, is, count) => {
+  for (; count >= 8; count -= 8) {
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setInt32(to, from.getInt32(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+  }
+  if (count > 0) moveFew(4, from, at, fs, into, to, is, count);
+};
+
+const moveLine8: MoveLine = (from, at, fs, into, to, is, count) => {
+  for (; count >= 8; count -= 8) {
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+    into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fs | 0, to = to + is | 0;
+  }
+  if (count > 0) moveFew(8, from, at, fs, into, to, is, count);
+};
+
+function moveFew(
+  width: Width,
+  from: DataView,
+  at: number,
+  fromStride: number,
+  into: DataView,
+  to: number,
+  intoStride: number,
+  count: number,
+): void {
+  for (; count > 0; count--) {
+    if (width === 1) into.setInt8(to, from.getInt8(at));
+    else if (width === 2) into.setInt16(to, from.getInt16(at, true), true);
+    else if (width === 4) into.setInt32(to, from.getInt32(at, true), true);
+    else into.setBigInt64(to, from.getBigInt64(at, true), true);
+    at = at + fromStride | 0;
+    to = to + intoStride | 0;
+  }
+}
+
+const moveLine: Readonly<Record<Width, MoveLine>> = {
+  1: moveLine1,
+  2: moveLine2,
+  4: moveLine4,
+  8: moveLine8,
+};
+
+/**
+ * Tiles of single bytes: `fromI` and `intoJ` must be 1. There may be 3 rows:
+ * the byte behind them is read, too.
+ */
+const moveBlock1: MoveBlock = (
+  from,
+  at,
+  _fromI,
+  fromJ,
+  into,
+  to,
+  intoI,
+  _intoJ,
+  rows,
+  columns,
+) => {
+  const [fromJ2, fromJ3] = [2 * fromJ | 0, 3 * fromJ | 0];
+  const [intoI2, intoI3] = [2 * intoI | 0, 3 * intoI | 0];
+  for (let i = 0; i < rows; i += 4) {
+    let source = at + i | 0;
+    let target = to + i * intoI | 0;
+    for (let j = 0; j < columns; j += 4) {
+      const a = from.getInt32(source, true);
+      const b = from.getInt32(source + fromJ | 0, true);
+      const c = from.getInt32(source + fromJ2 | 0, true);
+      const d = from.getInt32(source + fromJ3 | 0, true);
+      const ab02 = a & 0xff00ff | (b & 0xff00ff) << 8;
+      const cd02 = c & 0xff00ff | (d & 0xff00ff) << 8;
+      const ab13 = a >>> 8 & 0xff00ff | b & 0xff00ff00;
+      const cd13 = c >>> 8 & 0xff00ff | d & 0xff00ff00;
+      into.setInt32(target, ab02 & 0xffff | cd02 << 16, true);
+      into.setInt32(target + intoI | 0, ab13 & 0xffff | cd13 << 16, true);
+      into.setInt32(target + intoI2 | 0, ab02 >>> 16 | cd02 & ~0xffff, true);
+      if (rows !== 3) {
+        into.setInt32(target + intoI3 | 0, ab13 >>> 16 | cd13 & ~0xffff, true);
+      }
+      source = source + 4 * fromJ | 0;
+      target = target + 4 | 0;
+    }
+  }
+};
+
+/** Tiles of words of 2 bytes: `fromI` and `intoJ` must be 2. */
+const moveBlock2: MoveBlock = (
+  from,
+  at,
+  _fromI,
+  fromJ,
+  into,
+  to,
+  intoI,
+  _intoJ,
+  rows,
+  columns,
+) => {
+  for (let i = 0; i < rows; i += 4) {
+    let source = at + 2 * i | 0;
+    let target = to + i * intoI | 0;
+    for (let j = 0; j < columns; j += 4) {
+      const a01 = from.getInt32(source, true);
+      const a23 = from.getInt32(source + 4 | 0, true);
+      source = source + fromJ | 0;
+      const b01 = from.getInt32(source, true);
+      const b23 = from.getInt32(source + 4 | 0, true);
+      source = source + fromJ | 0;
+      const c01 = from.getInt32(source, true);
+      const c23 = from.getInt32(source + 4 | 0, true);
+      source = source + fromJ | 0;
+      const d01 = from.getInt32(source, true);
+      const d23 = from.getInt32(source + 4 | 0, true);
+      source = source + fromJ | 0;
+      let row = target;
+      into.setInt32(row, a01 & 0xffff | b01 << 16, true);
+      into.setInt32(row + 4 | 0, c01 & 0xffff | d01 << 16, true);
+      row = row + intoI | 0;
+      into.setInt32(row, a01 >>> 16 | b01 & ~0xffff, true);
+      into.setInt32(row + 4 | 0, c01 >>> 16 | d01 & ~0xffff, true);
+      row = row + intoI | 0;
+      into.setInt32(row, a23 & 0xffff | b23 << 16, true);
+      into.setInt32(row + 4 | 0, c23 & 0xffff | d23 << 16, true);
+      row = row + intoI | 0;
+      into.setInt32(row, a23 >>> 16 | b23 & ~0xffff, true);
+      into.setInt32(row + 4 | 0, c23 >>> 16 | d23 & ~0xffff, true);
+      target = target + 8 | 0;
+    }
+  }
+};
+
+/** Tiles of words of 4 bytes, at any strides. */
+const moveBlock4: MoveBlock = (
+  from,
+  at,
+  fromI,
+  fromJ,
+  into,
+  to,
+  intoI,
+  intoJ,
+  rows,
+  columns,
+) => {
+  const [fromI2, fromI3] = [2 * fromI | 0, 3 * fromI | 0];
+  const [intoJ2, intoJ3] = [2 * intoJ | 0, 3 * intoJ | 0];
+  for (let i = 0; i < rows; i += 4) {
+    let source = at + i * fromI | 0;
+    let target = to + i * intoI | 0;
+    for (let j = 0; j < columns; j += 4) {
+      const a0 = from.getInt32(source, true);
+      const a1 = from.getInt32(source + fromI | 0, true);
+      const a2 = from.getInt32(source + fromI2 | 0, true);
+      const a3 = from.getInt32(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      const b0 = from.getInt32(source, true);
+      const b1 = from.getInt32(source + fromI | 0, true);
+      const b2 = from.getInt32(source + fromI2 | 0, true);
+      const b3 = from.getInt32(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      const c0 = from.getInt32(source, true);
+      const c1 = from.getInt32(source + fromI | 0, true);
+      const c2 = from.getInt32(source + fromI2 | 0, true);
+      const c3 = from.getInt32(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      const d0 = from.getInt32(source, true);
+      const d1 = from.getInt32(source + fromI | 0, true);
+      const d2 = from.getInt32(source + fromI2 | 0, true);
+      const d3 = from.getInt32(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      let row = target;
+      into.setInt32(row, a0, true);
+      into.setInt32(row + intoJ | 0, b0, true);
+      into.setInt32(row + intoJ2 | 0, c0, true);
+      into.setInt32(row + intoJ3 | 0, d0, true);
+      row = row + intoI | 0;
+      into.setInt32(row, a1, true);
+      into.setInt32(row + intoJ | 0, b1, true);
+      into.setInt32(row + intoJ2 | 0, c1, true);
+      into.setInt32(row + intoJ3 | 0, d1, true);
+      row = row + intoI | 0;
+      into.setInt32(row, a2, true);
+      into.setInt32(row + intoJ | 0, b2, true);
+      into.setInt32(row + intoJ2 | 0, c2, true);
+      into.setInt32(row + intoJ3 | 0, d2, true);
+      row = row + intoI | 0;
+      into.setInt32(row, a3, true);
+      into.setInt32(row + intoJ | 0, b3, true);
+      into.setInt32(row + intoJ2 | 0, c3, true);
+      into.setInt32(row + intoJ3 | 0, d3, true);
+      target = target + 4 * intoJ | 0;
+    }
+  }
+};
+
+/** Tiles of words of 8 bytes, at any strides. */
+const moveBlock8: MoveBlock = (
+  from,
+  at,
+  fromI,
+  fromJ,
+  into,
+  to,
+  intoI,
+  intoJ,
+  rows,
+  columns,
+) => {
+  const [fromI2, fromI3] = [2 * fromI | 0, 3 * fromI | 0];
+  const [intoJ2, intoJ3] = [2 * intoJ | 0, 3 * intoJ | 0];
+  for (let i = 0; i < rows; i += 4) {
+    let source = at + i * fromI | 0;
+    let target = to + i * intoI | 0;
+    for (let j = 0; j < columns; j += 4) {
+      const a0 = from.getBigInt64(source, true);
+      const a1 = from.getBigInt64(source + fromI | 0, true);
+      const a2 = from.getBigInt64(source + fromI2 | 0, true);
+      const a3 = from.getBigInt64(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      const b0 = from.getBigInt64(source, true);
+      const b1 = from.getBigInt64(source + fromI | 0, true);
+      const b2 = from.getBigInt64(source + fromI2 | 0, true);
+      const b3 = from.getBigInt64(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      const c0 = from.getBigInt64(source, true);
+      const c1 = from.getBigInt64(source + fromI | 0, true);
+      const c2 = from.getBigInt64(source + fromI2 | 0, true);
+      const c3 = from.getBigInt64(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      const d0 = from.getBigInt64(source, true);
+      const d1 = from.getBigInt64(source + fromI | 0, true);
+      const d2 = from.getBigInt64(source + fromI2 | 0, true);
+      const d3 = from.getBigInt64(source + fromI3 | 0, true);
+      source = source + fromJ | 0;
+      let row = target;
+      into.setBigInt64(row, a0, true);
+      into.setBigInt64(row + intoJ | 0, b0, true);
+      into.setBigInt64(row + intoJ2 | 0, c0, true);
+      into.setBigInt64(row + intoJ3 | 0, d0, true);
+      row = row + intoI | 0;
+      into.setBigInt64(row, a1, true);
+      into.setBigInt64(row + intoJ | 0, b1, true);
+      into.setBigInt64(row + intoJ2 | 0, c1, true);
+      into.setBigInt64(row + intoJ3 | 0, d1, true);
+      row = row + intoI | 0;
+      into.setBigInt64(row, a2, true);
+      into.setBigInt64(row + intoJ | 0, b2, true);
+      into.setBigInt64(row + intoJ2 | 0, c2, true);
+      into.setBigInt64(row + intoJ3 | 0, d2, true);
+      row = row + intoI | 0;
+      into.setBigInt64(row, a3, true);
+      into.setBigInt64(row + intoJ | 0, b3, true);
+      into.setBigInt64(row + intoJ2 | 0, c3, true);
+      into.setBigInt64(row + intoJ3 | 0, d3, true);
+      target = target + 4 * intoJ | 0;
+    }
+  }
+};
+
+const moveBlock: Readonly<Record<Width, MoveBlock>> = {
+  1: moveBlock1,
+  2: moveBlock2,
+  4: moveBlock4,
+  8: moveBlock8,
+};
+
+/** The widest word that is not longer than a run. */
+function wordOf(run: number): Width {
+  return run >= 8 ? 8 : run >= 4 ? 4 : run >= 2 ? 2 : 1;
+}
+
+/** Goes line by line along the axis that is longer, and in blocks. */
+export const moveLines: MovePair = ({ run, from, into }, at, to, i, j) => {
+  const [line, other] = j.length >= Math.min(i.length, 8) ? [j, i] : [i, j];
+  // Lines are cut for what lies beside them to be still in the cache, and more
+  // so where many of them lie side by side.
+  const length = other.length === 1
+    ? line.length
+    : other.length <= 16
+    ? 512
+    : 64;
+  const word = wordOf(run);
+  const move = moveLine[word];
+  for (let l = 0; l < line.length; l += length) {
+    const count = Math.min(length, line.length - l);
+    for (let o = 0; o < other.length; o++) {
+      const source = at + l * line.from + o * other.from;
+      const target = to + l * line.into + o * other.into;
+      for (let start = 0; start < run; start += word) {
+        // The last word of a run may begin within the one before.
+        const byte = Math.min(start, run - word);
+        move(
+          from,
+          source + byte,
+          line.from,
+          into,
+          target + byte,
+          line.into,
+          count,
+        );
+      }
+    }
+  }
+};
+
+/** Goes through blocks within squares, for caches to keep lines and pages. */
+export const moveTiles: MovePair = (memory, at, to, i, j) => {
+  const { run, from, into } = memory;
+  const word = wordOf(run);
+  const move = moveBlock[word];
+  // Tiles of three bytes read a fourth: not behind the last column.
+  const isColour = run === 1 && i.length === 3 && j.from > 0;
+  const rows = isColour ? 3 : i.length & ~3;
+  const columns = isColour ? j.length - 1 & ~3 : j.length & ~3;
+  const [square, height, width] = [256, 16, 128];
+  for (let left = 0; left < columns; left += square) {
+    const right = Math.min(left + square, columns);
+    for (let top = 0; top < rows; top += square) {
+      const bottom = Math.min(top + square, rows);
+      for (let y = left; y < right; y += width) {
+        for (let x = top; x < bottom; x += height) {
+          for (let start = 0; start < run; start += word) {
+            move(
+              from,
+              at + start + x * i.from + y * j.from,
+              i.from,
+              j.from,
+              into,
+              to + start + x * i.into + y * j.into,
+              i.into,
+              j.into,
+              Math.min(height, bottom - x),
+              Math.min(width, right - y),
+            );
+          }
+        }
+      }
+    }
+  }
+  if (columns < j.length) {
+    const rest = { ...j, length: j.length - columns };
+    moveLines(memory, at + columns * j.from, to + columns * j.into, i, rest);
+  }
+  if (rows < i.length) {
+    const rest = { ...i, length: i.length - rows };
+    const done = { ...j, length: columns };
+    moveLines(memory, at + rows * i.from, to + rows * i.into, rest, done);
+  }
+};
+
+/** Bytes that stay in the first-level cache beside others. */
+const CACHED = 8192;
+
+/** Repeats the `length` bytes at `to` until there are `count` of them. */
+export function repeat(
+  into: Uint8Array,
+  to: number,
+  length: number,
+  count: number,
+): void {
+  const end = to + length * count;
+  // Doubled at first; then what is copied shall still be in the cache.
+  const most = Math.max(length, CACHED - CACHED % length);
+  for (let at = to + length; at < end;) {
+    const next = Math.min(at - to, most, end - at);
+    into.copyWithin(at, to, to + next);
+    at += next;
+  }
+}
+
+const wordArrays = {
+  1: Uint8Array,
+  2: Uint16Array,
+  4: Uint32Array,
+  8: BigUint64Array,
+};
+
+/** Aligned memory as words. */
+export function wordsOf(bytes: Uint8Array, width: Width): Uint8Array {
+  const { buffer, byteOffset, length } = bytes;
+  const count = Math.floor(length / width);
+  const memory = buffer as ArrayBuffer;
+  // What is asked of them, all four classes do alike: one stands for them.
+  return new wordArrays[width](memory, byteOffset, count) as Uint8Array;
+}
+
+/** Memory for steps in between, aligned for all words. */
+const staged = new Uint8Array(CACHED);
+const stagedWords: Readonly<Record<Width, Uint8Array>> = {
+  1: staged,
+  2: wordsOf(staged, 2),
+  4: wordsOf(staged, 4),
+  8: wordsOf(staged, 8),
+};
+
+/**
+ * Writes one word again and again.
+ *
+ * @param into The copy as words.
+ * @param to The index of the first.
+ */
+export function fill(
+  from: DataView,
+  at: number,
+  width: Width,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  const word = width === 1
+    ? from.getUint8(at)
+    : width === 2
+    ? from.getUint16(at, true)
+    : width === 4
+    ? from.getUint32(at, true)
+    : from.getBigUint64(at, true);
+  into.fill(word as number, to, to + count);
+}
+
+/**
+ * Moves words in reverse order.
+ *
+ * @param at Where the last word is, which comes first.
+ * @param into The copy as words.
+ * @param to The index of the first.
+ */
+export function moveReversed(
+  from: Uint8Array,
+  at: number,
+  width: Width,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  const most = CACHED / width;
+  for (let end = at + width; count > 0; count -= most) {
+    const length = Math.min(count, most);
+    const start = end - length * width;
+    staged.set(from.subarray(start, end));
+    into.set(stagedWords[width].subarray(0, length).reverse(), to);
+    to += length;
+    end = start;
+  }
+}
+
+/**
+ * Moves the lowest bytes of wider words, by V8's conversion of integers to
+ * narrower ones.
+ *
+ * @param wide How many bytes the wider words have: 2 or 4.
+ * @param into The copy as words.
+ * @param to The index of the first.
+ */
+export function moveNarrowed(
+  from: Uint8Array,
+  at: number,
+  wide: Width,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  const most = CACHED / wide;
+  for (; count > 0; count -= most) {
+    const length = Math.min(count, most);
+    // The memory may end within the last word, but not before its lowest byte.
+    staged.set(from.subarray(at, at + length * wide));
+    into.set(stagedWords[wide].subarray(0, length), to);
+    to += length;
+    at += length * wide;
+  }
+}
