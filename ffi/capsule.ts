@@ -195,6 +195,14 @@ export function giveAway(owner: Owner): DlpackCapsule {
   return capsule;
 }
 
+/**
+ * For other files of this module: what the capsule's deleter does, if it is
+ * JavaScript of ours. It is called without the way through C, which takes 2 us.
+ */
+export function deleteHere(capsule: DlpackCapsule, deleter: () => void): void {
+  ownerOf(capsule).deleteHere(deleter);
+}
+
 /** For other files of this module: a library that the capsule's deleter is in. */
 export function keepOpen(capsule: DlpackCapsule, library: KeptOpen): void {
   ownerOf(capsule).keepOpen(library);

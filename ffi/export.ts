@@ -5,8 +5,8 @@
  */
 
 import { BufferError } from "../src/errors.ts";
-import { FLAG, MANAGED, TENSOR, VERSION, VERSIONED } from "./abi.ts";
-import { DlpackCapsule } from "./capsule.ts";
+import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
+import { deleteHere, DlpackCapsule } from "./capsule.ts";
 import { hasPermission, libc } from "./libc.ts";
 import {
   addressOf,
@@ -14,7 +14,7 @@ import {
   pointerTo,
   writeAddress,
 } from "./memory.ts";
-import type { Owner } from "./owner.ts";
+import { Owner } from "./owner.ts";
 
 /** What a `DLTensor` is to say. */
 export interface TensorSpec {
@@ -44,37 +44,50 @@ export interface ExportSpec extends TensorSpec {
 
 /** What a consumer still has: kept until it calls the deleter. */
 interface Export {
-  readonly struct: Uint8Array<ArrayBuffer>;
-  readonly data: bigint | ArrayBufferView;
-  readonly owner: Owner | null;
+  /** The struct: the address of a block of the C library, or memory of ours. */
+  readonly struct: bigint | Uint8Array<ArrayBuffer>;
+  /** What else must not be collected. */
+  readonly kept: Owner | ArrayBufferView | null;
 }
 
 /** Everything that consumers still have, by `manager_ctx`. */
-const exported = new Map<bigint, Export>();
-let lastId = 0n;
+const exported = new Map<number, Export>();
+let lastId = 0;
 
 /**
  * Exports memory without copying it. The memory lives until the consumer calls
  * the deleter; a call from another thread waits for this thread's event loop.
  *
- * @param data The address of element [0, …, 0] of a native tensor, or the
- * typed array that begins with it.
- * @param owner Who gives a native tensor's memory back.
+ * @param data The address of element [0, …, 0].
+ * @param kept What gives the memory back, or is the memory.
  */
 export function exportShared(
   spec: ExportSpec,
-  data: bigint | ArrayBufferView,
-  owner: Owner | null,
+  data: bigint,
+  kept: Owner | ArrayBufferView | null,
 ): DlpackCapsule {
   const id = ++lastId;
-  const struct = new Uint8Array(structBytes(spec));
-  const address = addressOfArray(struct);
-  const dataAddress = typeof data === "bigint" ? data : addressOfArray(data);
-  const deleter = addressOf(deleterOf(spec.versioned).pointer);
-  writeStruct(struct, spec, address, dataAddress, id, deleter);
-  owner?.hold();
-  exported.set(id, { struct, data, owner });
-  return capsuleAt(address, spec);
+  const length = structBytes(spec);
+  const block = libc()?.malloc(BigInt(length)) ?? 0n;
+  const struct = block === 0n ? new Uint8Array(length) : block;
+  const address = typeof struct === "bigint" ? struct : addressOfArray(struct);
+  const deleter = deleterOf(spec.versioned).address;
+  writeStruct(spec, address, data, BigInt(id), deleter);
+  if (kept instanceof Owner) kept.hold();
+  exported.set(id, { struct, kept });
+  const capsule = capsuleAt(address, spec);
+  deleteHere(capsule, () => endExport(id));
+  return capsule;
+}
+
+/** The consumer is done. Never throws. */
+function endExport(id: number): void {
+  const ended = exported.get(id);
+  if (ended === undefined) return;
+  exported.delete(id);
+  const { struct, kept } = ended;
+  if (typeof struct === "bigint") libc()?.free(struct);
+  if (kept instanceof Owner) kept.unhold();
 }
 
 /** A `DLTensor` in memory of ours, to be lent to any number of calls. */
@@ -83,18 +96,18 @@ export class Loan {
   readonly address: bigint;
   readonly #owner: Owner | null;
   /** What must not be collected while C uses it. */
-  readonly #kept: readonly ArrayBufferView[];
+  readonly #kept: readonly (ArrayBufferView | null)[];
   #calls = 0;
 
   /** Keeps what C reads: the struct, and memory of JavaScript. */
   constructor(
     address: bigint,
-    owner: Owner | null,
-    kept: readonly ArrayBufferView[],
+    struct: Uint8Array<ArrayBuffer>,
+    kept: Owner | ArrayBufferView | null,
   ) {
     this.address = address;
-    this.#owner = owner;
-    this.#kept = kept;
+    this.#owner = kept instanceof Owner ? kept : null;
+    this.#kept = [struct, kept instanceof Owner ? null : kept];
   }
 
   /**
@@ -116,23 +129,18 @@ export class Loan {
 /**
  * Writes a `DLTensor` that can be lent to native functions.
  *
- * @param data Element [0, …, 0], as for {@linkcode exportShared}.
- * @param owner Who gives a native tensor's memory back.
+ * @param data The address of element [0, …, 0].
+ * @param kept What gives the memory back, or is the memory.
  */
 export function lend(
   spec: TensorSpec,
-  data: bigint | ArrayBufferView,
-  owner: Owner | null,
+  data: bigint,
+  kept: Owner | ArrayBufferView | null,
 ): Loan {
   const struct = new Uint8Array(TENSOR.size + axesBytes(spec));
   const address = addressOfArray(struct);
-  const view = new DataView(struct.buffer);
-  if (typeof data === "bigint") {
-    writeTensor(view, 0, TENSOR.size, spec, address, data);
-    return new Loan(address, owner, [struct]);
-  }
-  writeTensor(view, 0, TENSOR.size, spec, address, addressOfArray(data));
-  return new Loan(address, owner, [struct, data]);
+  writeTensor(new DataView(struct.buffer), 0, TENSOR.size, spec, address, data);
+  return new Loan(address, struct, kept);
 }
 
 /** What consumers may expect of fresh memory: a cache line, in bytes. */
@@ -150,9 +158,9 @@ export function exportCopy(
   data: Uint8Array<ArrayBuffer>,
 ): DlpackCapsule {
   const c = libc();
-  if (c === null) return exportShared(spec, data, null);
-  const struct = new Uint8Array(structBytes(spec));
-  const bytes = BigInt(struct.length + data.length) + ALIGNMENT;
+  if (c === null) return exportShared(spec, addressOfArray(data), data);
+  const length = structBytes(spec);
+  const bytes = BigInt(length + data.length) + ALIGNMENT;
   const address = c.malloc(bytes);
   if (address === 0n) {
     throw new BufferError(
@@ -160,17 +168,18 @@ export function exportCopy(
       `Cannot export a copy: there is no memory for ${bytes} bytes`,
     );
   }
-  const end = address + BigInt(struct.length);
+  const end = address + BigInt(length);
   const dataAddress = data.length === 0
     ? 0n
     : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
-  const free = addressOf(c.freePointer as Deno.PointerObject);
-  writeStruct(struct, spec, address, dataAddress, 0n, free);
-  writeAddress(address, struct);
-  if (data.length > 0) writeAddress(dataAddress, data);
+  freeAddress ??= addressOf(c.freePointer as Deno.PointerObject);
+  writeStruct(spec, address, dataAddress, 0n, freeAddress);
+  if (data.length > 0) writeAddress(dataAddress, data, data.length);
   return capsuleAt(address, spec);
 }
+
+let freeAddress: bigint | undefined;
 
 function capsuleAt(address: bigint, spec: ExportSpec): DlpackCapsule {
   return new DlpackCapsule(
@@ -189,8 +198,12 @@ function axesBytes(spec: TensorSpec): number {
   return 16 * spec.shape.length;
 }
 
+/** Where structs are written before they go to native memory. */
+const draft = new Uint8Array(VERSIONED.size + 16 * MAX_NDIM);
+const draftView = new DataView(draft.buffer);
+
+/** Writes a managed tensor to an address, its shape and strides behind it. */
 function writeStruct(
-  into: Uint8Array<ArrayBuffer>,
   spec: ExportSpec,
   address: bigint,
   data: bigint,
@@ -199,7 +212,8 @@ function writeStruct(
 ): void {
   const { managerCtx: managerCtxAt, deleter: deleterAt, tensor, size } =
     spec.versioned ? VERSIONED : MANAGED;
-  const view = new DataView(into.buffer);
+  const view = draftView;
+  draft.fill(0, 0, size);
   view.setBigUint64(managerCtxAt, managerCtx, true);
   view.setBigUint64(deleterAt, deleter, true);
   if (spec.versioned) {
@@ -214,6 +228,7 @@ function writeStruct(
     );
   }
   writeTensor(view, tensor, size, spec, address, data);
+  writeAddress(address, draft, structBytes(spec));
 }
 
 /**
@@ -251,7 +266,13 @@ function writeTensor(
 }
 
 const deleterType = { parameters: ["pointer"], result: "void" } as const;
-type Deleter = Deno.UnsafeCallback<typeof deleterType>;
+
+/** A deleter that C can call. */
+interface Deleter {
+  readonly callback: Deno.UnsafeCallback<typeof deleterType>;
+  readonly address: bigint;
+}
+
 let legacyDeleter: Deleter | undefined;
 let versionedDeleter: Deleter | undefined;
 
@@ -263,14 +284,13 @@ function deleterOf(versioned: boolean): Deleter {
 }
 
 function makeDeleter(managerCtxAt: number): Deleter {
-  return new Deno.UnsafeCallback(deleterType, (self) => {
+  const callback = new Deno.UnsafeCallback(deleterType, (self) => {
     if (self === null) return;
     // Not by `self`: a consumer may call with a copy of the struct.
     const id = new Deno.UnsafePointerView(self).getBigUint64(managerCtxAt);
-    const { owner } = exported.get(id) ?? {};
-    exported.delete(id);
-    owner?.unhold();
+    endExport(Number(id));
   });
+  return { callback, address: addressOf(callback.pointer) };
 }
 
 // At once where it is allowed, for the reason given in libc.ts.

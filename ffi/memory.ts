@@ -43,14 +43,15 @@ export class Scratch {
   }
 }
 
-/** Copies a whole array to an address. */
+/** Copies the first `length` bytes of an array to an address. */
 export function writeAddress(
   to: bigint,
   from: Uint8Array<ArrayBuffer>,
+  length: number,
 ): void {
   const c = libc();
-  if (c !== null) c.copyToAddress(to, from, BigInt(from.byteLength));
-  else new Uint8Array(bufferAt(to, from.byteLength)).set(from);
+  if (c !== null) c.copyToAddress(to, from, BigInt(length));
+  else new Uint8Array(bufferAt(to, length)).set(from.subarray(0, length));
 }
 
 /**

@@ -45,6 +45,8 @@ interface Managed {
   bytes: number;
   /** Known once the header was read; the struct is not read again after. */
   deleter: bigint | undefined;
+  /** What the deleter does, if it is JavaScript of ours. */
+  deleteHere: (() => void) | null;
   /** Exports that still use the memory. */
   holds: number;
   /** Given up by its owner while exports still used the memory. */
@@ -146,6 +148,7 @@ export class Owner {
       state: "unconsumed",
       bytes: 0,
       deleter: undefined,
+      deleteHere: null,
       holds: 0,
       waiting: false,
       library: null,
@@ -174,6 +177,11 @@ export class Owner {
   /** The library that stays open for this tensor, if any. */
   get library(): KeptOpen | null {
     return this.#managed.library;
+  }
+
+  /** Says what the deleter does, if it is JavaScript of ours. */
+  deleteHere(deleter: () => void): void {
+    this.#managed.deleteHere = deleter;
   }
 
   /** Keeps a library open until the deleter has run. */
@@ -340,7 +348,11 @@ function letGo(managed: Managed): void {
 /** The one place that calls a deleter. */
 function release(managed: Managed): void {
   if (isOver(managed)) return;
-  const { pointer, name, library } = managed;
+  const { pointer, name, library, deleteHere } = managed;
+  if (deleteHere !== null) {
+    end(managed, "released");
+    return deleteHere();
+  }
   const deleter = managed.deleter ?? readHeader(pointer, name)?.deleter ?? 0n;
   // Before the deleter, which may call back, or throw.
   end(managed, "released");

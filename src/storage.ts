@@ -1,3 +1,4 @@
+import { addressOfArray } from "../ffi/memory.ts";
 import type { Owner } from "../ffi/owner.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { BufferError } from "./errors.ts";
@@ -30,6 +31,12 @@ export interface Storage {
    * @throws {BufferError} `"released"` when it is gone.
    */
   check(): void;
+  /**
+   * Where a byte of `data` is.
+   *
+   * @throws {BufferError} `"data"` when it may move.
+   */
+  addressAt(byteOffset: number): bigint;
   /** Gives the memory back: idempotent. */
   release(): void;
 }
@@ -41,6 +48,7 @@ export class ArrayStorage implements Storage {
   readonly deviceId = 0;
   #data: TypedArray | null;
   readonly #length: number;
+  #address: bigint | null = null;
 
   constructor(
     readonly info: DTypeInfo,
@@ -55,6 +63,20 @@ export class ArrayStorage implements Storage {
   get data(): TypedArray {
     this.check();
     return this.#data!;
+  }
+
+  addressAt(byteOffset: number): bigint {
+    const { buffer } = this.data;
+    if (buffer instanceof ArrayBuffer && buffer.resizable) {
+      throw new BufferError(
+        "data",
+        "Cannot export a resizable ArrayBuffer, which can take the memory " +
+          "away from its consumer: ask for a copy",
+      );
+    }
+    // It stays where it is for as long as `data` is there.
+    this.#address ??= addressOfArray(this.data);
+    return this.#address + BigInt(byteOffset);
   }
 
   check(): void {
@@ -115,6 +137,10 @@ export class NativeStorage implements Storage {
       ),
     );
     return this.#data;
+  }
+
+  addressAt(byteOffset: number): bigint {
+    return BigInt(this.address + byteOffset);
   }
 
   get isReleased(): boolean {

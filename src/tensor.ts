@@ -11,7 +11,7 @@ import {
   type Loan,
 } from "../ffi/export.ts";
 import { giveAway } from "../ffi/capsule.ts";
-import { sharesMemory } from "../ffi/owner.ts";
+import { type Owner, sharesMemory } from "../ffi/owner.ts";
 import { MAX_NDIM } from "../ffi/abi.ts";
 import { convertElements } from "./convert.ts";
 import { allocate, copyElements, entriesOf } from "./copy.ts";
@@ -42,7 +42,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "./layout.ts";
-import { ArrayStorage, NativeStorage, type Storage } from "./storage.ts";
+import { ArrayStorage, type Storage } from "./storage.ts";
 
 export type { Range };
 
@@ -591,34 +591,27 @@ export class Tensor<D extends DType = DType>
         new Uint8Array(copy.buffer),
       );
     }
-    const owner = this.size === 0 ? null : storage.owner;
-    return exportShared(spec, this.#start(), owner);
+    return exportShared(spec, this.#start(), this.#keeper());
   }
 
-  /** Element [0, …, 0], as native code is to find it. */
-  #start(): bigint | Uint8Array {
+  /** The address of element [0, …, 0]: 0 when there is none. */
+  #start(): bigint {
     if (this.size === 0) return 0n;
-    const storage = this.#storage;
     const byteOffset = this.offset * this.itemsize;
-    if (!Number.isInteger(byteOffset)) {
-      throw new BufferError(
-        "layout",
-        `Cannot export ${this.dtype} elements that start inside a byte: ask ` +
-          "for a copy",
-      );
+    if (Number.isInteger(byteOffset)) {
+      return this.#storage.addressAt(byteOffset);
     }
-    if (storage instanceof NativeStorage) {
-      return BigInt(storage.address + byteOffset);
-    }
-    const { buffer, byteOffset: start } = storage.data;
-    if (buffer instanceof ArrayBuffer && buffer.resizable) {
-      throw new BufferError(
-        "data",
-        "Cannot export a resizable ArrayBuffer, which can take the memory " +
-          "away from its consumer: ask for a copy",
-      );
-    }
-    return new Uint8Array(buffer as ArrayBuffer, start + byteOffset);
+    throw new BufferError(
+      "layout",
+      `Cannot export ${this.dtype} elements that start inside a byte: ask ` +
+        "for a copy",
+    );
+  }
+
+  /** Who gives the memory back, or is the memory, while C uses it. */
+  #keeper(): Owner | TypedArray | null {
+    if (this.size === 0) return null;
+    return this.#storage.owner ?? this.#storage.data;
   }
 
   #lend(): Loan {
@@ -637,7 +630,7 @@ export class Tensor<D extends DType = DType>
     const { shape, strides } = this;
     const device = this.__dlpack_device__();
     const spec = { device, code, bits, shape, strides };
-    return this.#loan = lend(spec, this.#start(), storage.owner);
+    return this.#loan = lend(spec, this.#start(), this.#keeper());
   }
 
   /**
