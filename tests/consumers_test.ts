@@ -17,7 +17,8 @@ import {
   liveTensors,
   Tensor,
 } from "@dlpack/deno";
-import { askPython, findLibrary } from "../examples/find_library.ts";
+import { askPython } from "../examples/find_library.ts";
+import { tvm } from "./tvm_ffi.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -247,43 +248,6 @@ arrays = {}`);
 
 // --- tvm-ffi -----------------------------------------------------------------
 
-const tvmPath = findLibrary({
-  variable: "TVM_FFI_LIBRARY",
-  module: "tvm_ffi",
-  name: "tvm_ffi",
-});
-if (tvmPath === null) {
-  console.log("tvm-ffi is not tested: pip install apache-tvm-ffi");
-}
-// From <tvm/ffi/c_api.h>.
-const tvm = tvmPath === null ? null : Deno.dlopen(tvmPath, {
-  TVMFFITensorFromDLPack: {
-    parameters: ["pointer", "i32", "i32", "buffer"],
-    result: "i32",
-  },
-  TVMFFITensorFromDLPackVersioned: {
-    parameters: ["pointer", "i32", "i32", "buffer"],
-    result: "i32",
-  },
-  TVMFFITensorToDLPack: { parameters: ["pointer", "buffer"], result: "i32" },
-  TVMFFITensorToDLPackVersioned: {
-    parameters: ["pointer", "buffer"],
-    result: "i32",
-  },
-  decRef: {
-    name: "TVMFFIObjectDecRef",
-    parameters: ["pointer"],
-    result: "i32",
-  },
-  decRefOnThread: {
-    name: "TVMFFIObjectDecRef",
-    parameters: ["pointer"],
-    result: "i32",
-    nonblocking: true,
-  },
-  TVMFFIErrorMoveFromRaised: { parameters: ["buffer"], result: "void" },
-}).symbols;
-
 class TvmTensor implements Held {
   readonly handle: Deno.PointerObject;
 
@@ -315,7 +279,7 @@ class TvmTensor implements Held {
   }
 
   release(): void {
-    tvm!.decRef(this.handle);
+    tvm!.TVMFFIObjectDecRef(this.handle);
   }
 
   /** Lets go on another thread. */
@@ -337,7 +301,7 @@ function tvmOut(
   const error = new Deno.UnsafePointerView(object);
   const message = new Uint8Array(Number(error.getBigUint64(48)));
   new Deno.UnsafePointerView(error.getPointer(40)!).copyInto(message);
-  tvm!.decRef(object);
+  tvm!.TVMFFIObjectDecRef(object);
   throw new Error(new TextDecoder().decode(message));
 }
 

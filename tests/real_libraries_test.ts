@@ -17,6 +17,7 @@ import {
   Tensor,
 } from "@dlpack/deno";
 import { findLibrary } from "../examples/find_library.ts";
+import { tvm } from "./tvm_ffi.ts";
 
 const out = new BigUint64Array(1);
 
@@ -31,36 +32,6 @@ function addressOf(view: ArrayBufferView<ArrayBuffer>): bigint {
 }
 
 // --- tvm-ffi ---------------------------------------------------------------
-
-const tvmPath = findLibrary({
-  variable: "TVM_FFI_LIBRARY",
-  module: "tvm_ffi",
-  name: "tvm_ffi",
-});
-if (tvmPath === null) {
-  console.log("tvm-ffi is not tested: pip install apache-tvm-ffi");
-}
-const tvm = tvmPath === null ? null : Deno.dlopen(tvmPath, {
-  TVMFFITensorFromDLPack: {
-    parameters: ["pointer", "i32", "i32", "buffer"],
-    result: "i32",
-  },
-  TVMFFITensorFromDLPackVersioned: {
-    parameters: ["pointer", "i32", "i32", "buffer"],
-    result: "i32",
-  },
-  TVMFFITensorToDLPack: { parameters: ["pointer", "buffer"], result: "i32" },
-  TVMFFITensorToDLPackVersioned: {
-    parameters: ["pointer", "buffer"],
-    result: "i32",
-  },
-  TVMFFITensorCreateUnsafeView: {
-    parameters: ["pointer", "buffer", "buffer"],
-    result: "i32",
-  },
-  TVMFFIObjectDecRef: { parameters: ["pointer"], result: "i32" },
-  TVMFFIErrorMoveFromRaised: { parameters: ["buffer"], result: "void" },
-}).symbols;
 
 type Name = "dltensor" | "dltensor_versioned";
 const names: readonly Name[] = ["dltensor", "dltensor_versioned"];
