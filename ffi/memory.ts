@@ -51,17 +51,22 @@ export function writeAddress(
 ): void {
   const c = libc();
   if (c !== null) c.copyToAddress(to, from, BigInt(length));
-  else new Uint8Array(bufferAt(to, length)).set(from.subarray(0, length));
+  else {new Uint8Array(bufferAt(Number(to), length)).set(
+      from.subarray(0, length),
+    );}
 }
+
+/** Where addresses are counted from: making a pointer for each takes longer. */
+let first: Deno.PointerObject | undefined;
 
 /**
  * The memory at an address as an ArrayBuffer, not copied and owned by nobody:
  * whoever asks must keep the memory alive, and detach the buffer before it
  * goes.
  */
-export function bufferAt(address: bigint, bytes: number): ArrayBuffer {
-  const pointer = Deno.UnsafePointer.create(address);
-  return Deno.UnsafePointerView.getArrayBuffer(pointer!, bytes);
+export function bufferAt(address: number, bytes: number): ArrayBuffer {
+  first ??= Deno.UnsafePointer.create(1n)!;
+  return Deno.UnsafePointerView.getArrayBuffer(first, bytes, address - 1);
 }
 
 /** The address that a pointer holds. */

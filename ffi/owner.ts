@@ -218,7 +218,7 @@ export class Owner {
    * The memory as an ArrayBuffer: the same one every time, and it keeps this
    * owner alive.
    */
-  buffer(address: bigint, bytes: number): ArrayBuffer {
+  buffer(address: number, bytes: number): ArrayBuffer {
     if (this.#buffer === null) {
       this.#buffer = bufferAt(address, bytes);
       // Not by defineProperty, which costs as much as all the rest.

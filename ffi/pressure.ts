@@ -82,7 +82,7 @@ function tellSoon(): void {
     ballast = null;
     told = Math.min(held - seen, MOST);
     // The address is never read: it only must not be NULL.
-    if (told > STEP) ballast = bufferAt(8n, told);
+    if (told > STEP) ballast = bufferAt(8, told);
     else told = 0;
   });
 }

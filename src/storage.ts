@@ -115,10 +115,11 @@ export class NativeStorage implements Storage {
 
   get data(): TypedArray {
     const data = this.#data;
-    // A detached array has length 0.
-    if (data !== null && data.length === this.length && this.owner.active) {
-      return data;
-    }
+    // Whatever releases the memory detaches the array: its length is 0 then.
+    if (
+      data !== null && data.length === this.length &&
+      (data.length !== 0 || this.owner.active)
+    ) return data;
     return this.#makeData();
   }
 
@@ -132,7 +133,7 @@ export class NativeStorage implements Storage {
     const { owner, info, length } = this;
     this.#data = length === 0 ? new info.array(0) : new info.array(
       owner.buffer(
-        BigInt(this.address),
+        this.address,
         length * info.array.BYTES_PER_ELEMENT,
       ),
     );

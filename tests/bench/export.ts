@@ -1,0 +1,112 @@
+/**
+ * Out to native: exports, and calls that borrow a tensor.
+ *
+ * usage: deno run -A tests/bench/export.ts [--quick] [--json PATH]
+ *
+ * An export is made and its deleter called, as by a consumer that takes it and
+ * lets it go. A borrowing call is compared with Deno's own call of the same
+ * function, given the address of a struct made beforehand.
+ *
+ * @module
+ */
+
+import { dlopen, DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
+import { VERSIONED } from "../../ffi/abi.ts";
+import { compile } from "../native/cc.ts";
+import { compare, type Contender, PythonPeer, type Row } from "./harness.ts";
+import { initProducer, producer } from "./producer.ts";
+import {
+  type Loop,
+  measureLoop,
+  printRows,
+  sectionOptions,
+  writeRows,
+} from "./section.ts";
+
+/** What is added up is looked at in the end, so that nothing is optimised away. */
+let sum = 0;
+
+const library = compile(
+  new URL("../native/calls.c", import.meta.url),
+  "calls",
+);
+const plain = Deno.dlopen(library, {
+  calls_sum: { parameters: ["u64"], result: "f64" },
+}).symbols.calls_sum;
+const borrowing = dlopen(library, {
+  calls_sum: { parameters: ["DLTensor*"], result: "f64" },
+}).symbols.calls_sum;
+
+function exporter(tensor: Tensor, copy: boolean): Loop {
+  const request = { maxVersion: [1, 0], copy: copy ? true : null } as const;
+  return (count) => {
+    for (let i = 0; i < count; i++) {
+      tensor.__dlpack__(request)[Symbol.dispose]();
+    }
+  };
+}
+
+function caller(tensor: Tensor): Loop {
+  return (count) => {
+    for (let i = 0; i < count; i++) sum += borrowing(tensor);
+  };
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  const options = sectionOptions(args);
+  const [rounds, turn] = options.isQuick ? [7, 0.02] : [15, 0.06];
+  initProducer(1024, [4, 4]);
+  await using python = await PythonPeer.start("numpy_import.py");
+  const numpyExport: Contender = async () =>
+    (await python.ask<{ ns: number }>({
+      library: "numpy",
+      task: "export",
+      seconds: turn,
+    })).ns;
+
+  const pointer = producer.bench_make()!;
+  const native = fromDlpack(new DlpackCapsule(pointer, "dltensor_versioned"));
+  const own = Tensor.from(new Float32Array(16).fill(1), [4, 4]);
+  const struct = BigInt(Deno.UnsafePointer.value(pointer));
+  const address = struct + BigInt(VERSIONED.tensor);
+  const plainly: Loop = (count) => {
+    for (let i = 0; i < count; i++) sum += plain(address);
+  };
+
+  const exports: [name: string, loop: Loop][] = [
+    ["export and release, native memory", exporter(native, false)],
+    ["export and release, JavaScript's memory", exporter(own, false)],
+    ["export and release, a copy", exporter(own, true)],
+  ];
+  const calls: [name: string, loop: Loop][] = [
+    ["a call with a DLTensor*, native memory", caller(native)],
+    ["a call with a DLTensor*, JavaScript's memory", caller(own)],
+  ];
+  for (const [, loop] of [...exports, ...calls]) loop(30_000);
+  plainly(30_000);
+
+  const rows: Row[] = [];
+  const row = async (
+    group: string,
+    name: string,
+    loop: Loop,
+    peer: Record<string, Contender>,
+  ): Promise<void> => {
+    const contenders = { ours: () => measureLoop(loop, turn), ...peer };
+    rows.push(
+      await compare({ group, name, bytes: 0 }, contenders, rounds, Infinity),
+    );
+  };
+  for (const [name, loop] of exports) {
+    await row("export", name, loop, { numpy: numpyExport });
+  }
+  for (const [name, loop] of calls) {
+    await row("call", name, loop, { deno: () => measureLoop(plainly, turn) });
+  }
+  native[Symbol.dispose]();
+  if (!(sum > 0)) throw new Error("Nothing was called");
+  printRows(rows);
+  await writeRows(rows, options);
+}
+
+if (import.meta.main) await main(Deno.args);

@@ -1,0 +1,397 @@
+/**
+ * Judges the results of the benchmark, draws them, and writes what the README
+ * shows of them.
+ *
+ * @module
+ */
+
+import { geometricMean, type Row } from "./harness.ts";
+import { showTime } from "./section.ts";
+
+/** What results.json holds. */
+export interface Results {
+  /** The processor, its cores, and the versions of all that ran. */
+  machine: Record<string, string>;
+  /** All sections. */
+  rows: Row[];
+}
+
+/** A target, and whether it is met. */
+export interface Judgement {
+  /** What was aimed at. */
+  target: string;
+  /** What was found. */
+  found: string;
+  /** Whether that is enough. */
+  isMet: boolean;
+}
+
+/** Compares the results with the targets, as far as there are rows for them. */
+export function judge(rows: readonly Row[]): Judgement[] {
+  const judgements: Judgement[] = [];
+  const atMost = (target: string, found: number, limit: number): void => {
+    judgements.push({ target, found: times(found), isMet: found <= limit });
+  };
+  const atLeast = (target: string, { ratio, row }: Ratio): void => {
+    const limit = Number(/at least ([\d.]+)/.exec(target)![1]);
+    const where = row === null ? "" : `: ${row.name}, ${row.group}`;
+    judgements.push({
+      target,
+      found: times(ratio) + where,
+      isMet: ratio >= limit,
+    });
+  };
+
+  const row = (group: string, name: string): Row =>
+    rows.find((row) => row.group === group && row.name === name)!;
+  for (const way of ["using", "dispose()"]) {
+    const imported = row("import", `import, ${way}`);
+    atMost(
+      `import and release with ${way}: at most 0.5x NumPy's time`,
+      imported.ours_ns / imported.peers["numpy_ns"]!,
+      0.5,
+    );
+    const read = row("import", `one element of data, ${way}`);
+    atMost(
+      `import with ${way}, one element of data read: at most 2x`,
+      read.ours_ns / read.peers["numpy_ns"]!,
+      2,
+    );
+  }
+
+  const copies = rows.filter(({ group }) => group.startsWith("copy "));
+  const ratios = copies.filter(isAgainstNumpy).map(ratioOf);
+  atLeast("every copy: at least 0.8x NumPy's speed", slowest(ratios));
+  atLeast(
+    "2-D transposes of 4-byte elements: at least 4x",
+    slowest(
+      ratios.filter(({ row }) => row!.name.startsWith("transpose float32")),
+    ),
+  );
+  atLeast("copies, geometric mean: at least 2x", {
+    ratio: meanOf(ratios),
+    row: null,
+  });
+  const overMemcpy = copies.filter(({ peers }) => "memcpy_ns" in peers)
+    .map(({ ours_ns, peers }) => ours_ns / peers["memcpy_ns"]!);
+  if (overMemcpy.length > 0) {
+    atMost(
+      "contiguous copies: at most 1.1x the time of memcpy",
+      Math.max(...overMemcpy),
+      1.1,
+    );
+  }
+
+  const get = row("element", "get(i, j)");
+  judgements.push({
+    target: "get(): less than 10 ns",
+    found: showTime(get.ours_ns),
+    isMet: get.ours_ns < 10,
+  });
+  const loop = row("element", "data with strides");
+  atMost(
+    "a loop over data: at most 1.1x that over a plain typed array",
+    loop.ours_ns / loop.peers["plain_ns"]!,
+    1.1,
+  );
+
+  const bySize = rows.filter(({ group }) => group === "import by elements")
+    .map(({ ours_ns }) => ours_ns);
+  atMost(
+    "an import of any size: the slowest at most 1.25x the fastest",
+    Math.max(...bySize) / Math.min(...bySize),
+    1.25,
+  );
+  const [small, large] = rows.filter(({ group }) =>
+    group === "copy by elements"
+  ).slice(-2).map(({ ours_ns, bytes }) => ours_ns / bytes);
+  atMost(
+    "copies are linear: ten times as much takes at most 12.5x as long",
+    large! / small! * 10,
+    12.5,
+  );
+  return judgements;
+}
+
+/** How many times as fast as NumPy. */
+interface Ratio {
+  ratio: number;
+  /** Of which row, if of one. */
+  row: Row | null;
+}
+
+function isAgainstNumpy({ peers }: Row): boolean {
+  return "numpy_ns" in peers;
+}
+
+function ratioOf(row: Row): Ratio {
+  return { ratio: row.peers["numpy_ns"]! / row.ours_ns, row };
+}
+
+function slowest(ratios: readonly Ratio[]): Ratio {
+  return ratios.reduce((a, b) => a.ratio < b.ratio ? a : b);
+}
+
+function fastest(ratios: readonly Ratio[]): Ratio {
+  return ratios.reduce((a, b) => a.ratio > b.ratio ? a : b);
+}
+
+function meanOf(ratios: readonly Ratio[]): number {
+  return geometricMean(ratios.map(({ ratio }) => ratio));
+}
+
+/** A factor. */
+function times(factor: number): string {
+  return `${factor.toFixed(factor < 10 ? 2 : 1)}x`;
+}
+
+/** Prints the targets. */
+export function printJudgements(judgements: readonly Judgement[]): void {
+  console.log("\ntargets");
+  for (const { target, found, isMet } of judgements) {
+    console.log(`  ${isMet ? "met    " : "NOT MET"}  ${target}: ${found}`);
+  }
+}
+
+/** The peers of the imports, as the README names them. */
+const importers: [peer: string, title: string][] = [
+  ["numpy_ns", "NumPy"],
+  ["torch_ns", "PyTorch"],
+  ["naive_ns", "Deno's pointers"],
+  ["bun_ns", "bun:ffi"],
+  ["koffi_ns", "koffi"],
+];
+
+/** The block of the README, in Markdown. */
+export function markdownOf({ machine, rows }: Results): string {
+  const imports = rows.filter(({ group }) => group === "import");
+  const found = importers.filter(([peer]) =>
+    imports.every(({ peers }) => peer in peers)
+  );
+  const elements = rows.filter(({ group }) => group === "element");
+  const conversions = rows.filter(({ group }) => group.startsWith("astype"));
+  const exports = rows.filter(({ group }) =>
+    ["export", "call"].includes(group)
+  );
+  const copies = Map.groupBy(
+    rows.filter((row) => row.group.startsWith("copy ") && isAgainstNumpy(row)),
+    ({ group }) => group,
+  );
+  const { processor, cores, ...versions } = machine;
+  const software = Object.entries(versions).map((pair) => pair.join(" "));
+  return `
+![Each operation against its peers](tests/bench/results.svg)
+
+Medians of \`deno task bench\` on ${cores} cores of an ${processor}, shared with
+others, with ${software.join(", ")}. Every contender had its turn in every
+round.
+
+${
+    table(
+      ["import of a small tensor", "this module", ...found.map(([, of]) => of)],
+      imports.map(({ name, ours_ns, peers }) => [
+        name,
+        showTime(ours_ns),
+        ...found.map(([peer]) => showTime(peers[peer]!)),
+      ]),
+    )
+  }
+
+Less what the producer costs; NumPy imports an ndarray, and the last ones read
+the struct by hand, without a check.
+
+${
+    table(
+      ["to native code", "this module", "NumPy", "a plain call of Deno"],
+      exports.map(({ name, ours_ns, peers }) => [
+        name,
+        showTime(ours_ns),
+        timeOf(peers["numpy_ns"]),
+        timeOf(peers["deno_ns"]),
+      ]),
+    )
+  }
+
+${
+    table(
+      ["copy, times as fast as NumPy", "geometric mean", "slowest", "fastest"],
+      [...copies].map(([group, rows]) => {
+        const ratios = rows.map(ratioOf);
+        const show = ({ ratio, row }: Ratio): string =>
+          `${times(ratio)} (${row!.name})`;
+        return [
+          `${group.replace("copy ", "")}, ${rows.length} layouts`,
+          times(meanOf(ratios)),
+          show(slowest(ratios)),
+          show(fastest(ratios)),
+        ];
+      }),
+    )
+  }
+
+${
+    table(
+      ["one element", "this module", "plain typed array", "NumPy"],
+      elements.map(({ name, ours_ns, peers }) => [
+        name,
+        showTime(ours_ns),
+        showTime(peers["plain_ns"]!),
+        timeOf(peers["numpy_ns"]),
+      ]),
+    )
+  }
+
+${
+    table(
+      ["astype, 2^20 elements", "this module", "NumPy", "times as fast"],
+      conversions.map((row) => [
+        row.name,
+        showTime(row.ours_ns),
+        showTime(row.peers["numpy_ns"]!),
+        times(ratioOf(row).ratio),
+      ]),
+    )
+  }
+
+${
+    table(
+      ["target", "found", "met"],
+      judge(rows).map(({ target, found, isMet }) => [
+        target,
+        found,
+        isMet ? "yes" : "no",
+      ]),
+    )
+  }
+`;
+}
+
+function timeOf(ns: number | undefined): string {
+  return ns === undefined ? "" : showTime(ns);
+}
+
+function table(head: string[], body: string[][]): string {
+  const lines = [head, head.map(() => "---"), ...body];
+  return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+}
+
+/** One bar of the picture. */
+interface Bar {
+  label: string;
+  ratio: number;
+}
+
+const WIDTH = 800;
+const LEFT = 300;
+const RIGHT = 740;
+const LINE = 16;
+const [LEAST, MOST] = [0.01, 50];
+
+/** The picture: a bar for each row, to the right where this module is faster. */
+export function svgOf({ rows }: Results): string {
+  const groups: [title: string, bars: Bar[]][] = [
+    ["Import", rows.filter(({ group }) => group === "import").flatMap(barsOf)],
+    ...["copy 64 MiB, into out", "copy 1 MiB, into out"].map(
+      (wanted): [string, Bar[]] => [
+        `C${wanted.slice(1)}, against NumPy`,
+        rows.filter(({ group }) => group === wanted).map(numpyBar),
+      ],
+    ),
+    [
+      "Elements, against NumPy",
+      rows.filter((row) => row.group === "element" && isAgainstNumpy(row))
+        .map(numpyBar),
+    ],
+    [
+      "Conversions, against NumPy",
+      rows.filter(({ group }) => group.startsWith("astype")).map(numpyBar),
+    ],
+  ];
+  const parts: string[] = [];
+  let y = 44;
+  for (const [title, bars] of groups) {
+    if (bars.length === 0) continue;
+    parts.push(`<text class="title" x="12" y="${y + 12}">${title}</text>`);
+    y += 1.5 * LINE;
+    for (const bar of bars) {
+      parts.push(drawBar(bar, y));
+      y += LINE;
+    }
+    y += LINE / 2;
+  }
+  const marks = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20].map((mark) => {
+    const x = xOf(mark);
+    return `<path class="${mark === 1 ? "one" : "grid"}" d="M${x} 40V${y}"/>` +
+      `<text class="mark" x="${x}" y="32">${mark}x</text>`;
+  });
+  const height = y + 8;
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" role="img">
+<title>The time of others divided by that of this module</title>
+<style>
+  text { font: 11px system-ui, sans-serif; fill: #1f2328 }
+  .title { font-weight: bold }
+  .label { text-anchor: end }
+  .mark { text-anchor: middle; fill: #59636e }
+  .grid { stroke: #8b949e; stroke-opacity: .3 }
+  .one { stroke: #8b949e }
+  .faster { fill: #2f81f7 }
+  .slower { fill: #db6d28 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 }
+    .mark { fill: #9198a1 }
+  }
+</style>
+<text x="12" y="16">Times as fast as the others: to the right of 1x this module is faster</text>
+${[...marks, ...parts].join("\n")}
+</svg>
+`;
+}
+
+function barsOf({ name, ours_ns, peers }: Row): Bar[] {
+  return importers.filter(([peer]) => peer in peers).map(([peer, title]) => ({
+    label: `${name}: ${title}`,
+    ratio: peers[peer]! / ours_ns,
+  }));
+}
+
+function numpyBar(row: Row): Bar {
+  return { label: row.name, ratio: ratioOf(row).ratio };
+}
+
+function drawBar({ label, ratio }: Bar, y: number): string {
+  const [from, to] = [xOf(1), xOf(ratio)];
+  const isFaster = ratio >= 1;
+  const x = Math.min(from, to);
+  const width = (Math.max(from, to) - x).toFixed(1);
+  const middle = y + LINE * 0.7;
+  const anchor = isFaster ? "start" : "end";
+  const edge = (isFaster ? to + 4 : to - 4).toFixed(1);
+  return `<text class="label" x="${LEFT - 8}" y="${middle}">${label}</text>` +
+    `<rect class="${isFaster ? "faster" : "slower"}" x="${x}" y="${y + 2}"` +
+    ` width="${width}" height="${LINE - 4}"/>` +
+    `<text x="${edge}" y="${middle}" text-anchor="${anchor}">` +
+    `${times(ratio)}</text>`;
+}
+
+/** Where a ratio is on the axis, which is logarithmic. */
+function xOf(ratio: number): number {
+  const within = Math.min(Math.max(ratio, LEAST), MOST);
+  const share = Math.log(within / LEAST) / Math.log(MOST / LEAST);
+  return Number((LEFT + share * (RIGHT - LEFT)).toFixed(1));
+}
+
+const START = "<!-- bench:start -->";
+const END = "<!-- bench:end -->";
+const BEFORE = "## Works on";
+
+/** The README with the block in it, where its markers are. */
+export function withBlock(readme: string, block: string): string {
+  const marked = readme.includes(START) ? readme : readme.replace(
+    BEFORE,
+    () => `## Speed\n\n${START}\n${END}\n\n${BEFORE}`,
+  );
+  const start = marked.indexOf(START) + START.length;
+  const end = marked.indexOf(END);
+  if (end < start) throw new Error(`The README has no ${START} and ${END}`);
+  return marked.slice(0, start) + "\n" + block + "\n" + marked.slice(end);
+}
