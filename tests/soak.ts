@@ -6,6 +6,10 @@
  * be at zero, and the process no larger than it was after the first minute:
  * within 10 % and 16 MiB. `--minutes` says how long, `--seed` in which order.
  *
+ * Run it by the task: MALLOC_ARENA_MAX=1 makes glibc allocate from one arena.
+ * By default each thread has its own, and with hundreds of Workers RSS shows
+ * their fragments, not what is held.
+ *
  * @module
  */
 
@@ -88,7 +92,7 @@ function someTensor(): Tensor {
   return fromDlpack(someCapsule());
 }
 
-/** Writes a byte that was not there before, and gives it. */
+/** Writes a byte other than 0 at the start, and gives it. */
 function mark(tensor: Tensor): number {
   const byte = 1 + Math.floor(random() * 255);
   tensor.data[0] = byte;
@@ -271,6 +275,8 @@ class Crew {
     new URL("./soak_worker.ts", import.meta.url).href,
     { type: "module" },
   );
+  /** Whether all that it had is accounted for. */
+  isGone = false;
   /** What it holds until its end. */
   readonly #held: Task[] = [];
   #sent = 0;
@@ -281,8 +287,6 @@ class Crew {
   constructor() {
     this.#worker.onmessage = ({ data }) => this.#onAnswer(data);
   }
-
-  isGone = false;
 
   /** Whether it takes tasks. */
   get isFree(): boolean {
