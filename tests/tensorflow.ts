@@ -1,0 +1,125 @@
+/** The C API of TensorFlow, for the test that uses it; `null` when it is missing. */
+
+import { askPython } from "../examples/find_library.ts";
+
+const symbols = {
+  TF_NewStatus: { parameters: [], result: "pointer" },
+  TF_DeleteStatus: {
+    parameters: [
+      "pointer", // TF_Status *
+    ],
+    result: "void",
+  },
+  TF_GetCode: {
+    parameters: [
+      "pointer", // const TF_Status *
+    ],
+    result: "i32",
+  },
+  TF_Message: {
+    parameters: [
+      "pointer", // const TF_Status *
+    ],
+    result: "pointer", // const char *
+  },
+  TFE_NewContextOptions: { parameters: [], result: "pointer" },
+  TFE_DeleteContextOptions: {
+    parameters: [
+      "pointer", // TFE_ContextOptions *
+    ],
+    result: "void",
+  },
+  TFE_NewContext: {
+    parameters: [
+      "pointer", // const TFE_ContextOptions *
+      "pointer", // TF_Status *
+    ],
+    result: "pointer", // TFE_Context *
+  },
+  TFE_DeleteTensorHandle: {
+    parameters: [
+      "pointer", // TFE_TensorHandle *
+    ],
+    result: "void",
+  },
+  TFE_NewOp: {
+    parameters: [
+      "pointer", // TFE_Context *
+      "buffer", // const char *name
+      "pointer", // TF_Status *
+    ],
+    result: "pointer", // TFE_Op *
+  },
+  TFE_OpAddInput: {
+    parameters: [
+      "pointer", // TFE_Op *
+      "pointer", // TFE_TensorHandle *
+      "pointer", // TF_Status *
+    ],
+    result: "void",
+  },
+  TFE_Execute: {
+    parameters: [
+      "pointer", // TFE_Op *
+      "buffer", // TFE_TensorHandle **results
+      "buffer", // int *result_count
+      "pointer", // TF_Status *
+    ],
+    result: "void",
+  },
+  TFE_DeleteOp: {
+    parameters: [
+      "pointer", // TFE_Op *
+    ],
+    result: "void",
+  },
+  // The two of DLPack are C++, but take and give nothing but pointers.
+  TFE_HandleFromDLPack: {
+    name: "_ZN10tensorflow20TFE_HandleFromDLPackEPvP10TSL_StatusP11TFE_Context",
+    parameters: [
+      "pointer", // DLManagedTensor *
+      "pointer", // TF_Status *
+      "pointer", // TFE_Context *
+    ],
+    result: "pointer", // TFE_TensorHandle *
+  },
+  TFE_HandleToDLPack: {
+    name:
+      "_ZN10tensorflow18TFE_HandleToDLPackEP16TFE_TensorHandleP10TSL_Status",
+    parameters: [
+      "pointer", // TFE_TensorHandle *
+      "pointer", // TF_Status *
+    ],
+    result: "pointer", // DLManagedTensor *
+  },
+} as const;
+
+const path = findTensorFlow();
+if (path === null) {
+  console.log("TensorFlow is not tested: pip install tensorflow-cpu");
+}
+
+/** Its functions. */
+export const tensorflow: Deno.DynamicLibrary<typeof symbols>["symbols"] | null =
+  path === null ? null : open(path);
+
+// Its library lies in the package's own folder, with a version in its name.
+function findTensorFlow(): string | null {
+  const override = Deno.env.get("TENSORFLOW_LIBRARY");
+  if (override !== undefined) return override;
+  return askPython(
+    "import importlib.util, pathlib; " +
+      "spec = importlib.util.find_spec('tensorflow'); " +
+      "[folder] = spec.submodule_search_locations; " +
+      "print(next(pathlib.Path(folder).glob('libtensorflow_cc.*')))",
+  );
+}
+
+function open(
+  path: string,
+): Deno.DynamicLibrary<typeof symbols>["symbols"] {
+  // Nothing but errors in the log, and no word about its use of oneDNN.
+  Deno.env.set("TF_CPP_MIN_LOG_LEVEL", "2");
+  Deno.env.set("TF_ENABLE_ONEDNN_OPTS", "0");
+  return Deno.dlopen(path, symbols).symbols;
+}
