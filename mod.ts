@@ -2,7 +2,7 @@
  * `numpy.from_dlpack` for Deno: tensors of native libraries as typed, strided
  * views of the same memory.
  *
- * A script opens a C or C++ library with `Deno.dlopen`, gets a
+ * A script opens a C or C++ library, gets a
  * `DLManagedTensor*` or `DLManagedTensorVersioned*` from it, and
  * {@linkcode fromDlpack} turns that into a {@linkcode Tensor}: no copy, the
  * rules of NumPy, and the memory given back to the library exactly once.

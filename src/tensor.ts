@@ -1,7 +1,9 @@
-import type {
-  DlpackCapsule,
-  DlpackExporter,
-  DlpackRequest,
+import { MAX_NDIM } from "../ffi/abi.ts";
+import {
+  type DlpackCapsule,
+  type DlpackExporter,
+  type DlpackRequest,
+  giveAway,
 } from "../ffi/capsule.ts";
 import {
   exportCopy,
@@ -10,9 +12,7 @@ import {
   lend,
   type Loan,
 } from "../ffi/export.ts";
-import { giveAway } from "../ffi/capsule.ts";
 import { type Owner, sharesMemory } from "../ffi/owner.ts";
-import { MAX_NDIM } from "../ffi/abi.ts";
 import { convertElements } from "./convert.ts";
 import { allocate, copyElements, entriesOf } from "./copy.ts";
 import { type Device, deviceName, DeviceType, isHost } from "./device.ts";
@@ -541,8 +541,9 @@ export class Tensor<D extends DType = DType>
    * @throws {BufferError} `"released"` when the memory is gone; `"device"` when
    * it is not where the consumer wants it; `"readonly"` when it is read-only,
    * which a legacy struct cannot say; `"dtype"` when a legacy struct cannot
-   * say the dtype's padding; `"shape"` when there are more than 64 axes; `"layout"` when packed elements do not start on a
-   * byte; `"data"` when the ArrayBuffer is resizable.
+   * say the dtype's padding; `"shape"` when there are more than 64 axes;
+   * `"layout"` when packed elements do not start on a byte; `"data"` when the
+   * ArrayBuffer is resizable; `"copy"` when there is no memory for a copy.
    */
   __dlpack__(request: DlpackRequest = {}): DlpackCapsule {
     const storage = this.#storage;
