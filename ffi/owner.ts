@@ -404,7 +404,7 @@ function keep(managed: Managed): void {
   console.warn(
     `A tensor of ${managed.bytes} bytes will never be freed: its ArrayBuffer ` +
       "was transferred (postMessage, structuredClone or transfer). To hand a " +
-      "tensor to a Worker, send the address of release().pointer",
+      "tensor to a Worker, send the address of release().take()",
   );
 }
 

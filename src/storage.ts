@@ -167,6 +167,6 @@ function transferred(): BufferError {
     "released",
     "Cannot use a tensor whose ArrayBuffer was transferred or resized: the " +
       "memory is elsewhere now; to hand a tensor to a Worker, send the address " +
-      "of release().pointer",
+      "of release().take()",
   );
 }

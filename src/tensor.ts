@@ -218,7 +218,7 @@ export class Tensor<D extends DType = DType>
    * once the memory was given back. JavaScript has no read-only typed array:
    * writing to one of a read-only tensor is undefined behaviour, and ends the
    * process when the memory is write-protected. Never transfer its buffer (to
-   * a Worker, say): send {@linkcode Tensor.release | release}`().pointer`.
+   * a Worker, say): send {@linkcode Tensor.release | release}`().take()`.
    *
    * @throws {BufferError} `"released"` when the memory is gone.
    */
@@ -478,7 +478,9 @@ export class Tensor<D extends DType = DType>
 
   /**
    * Gives an imported tensor up without running its deleter: for another
-   * consumer, or a Worker, which gets the address of the capsule's pointer.
+   * consumer, or a Worker, which gets the address of what the capsule's
+   * {@linkcode DlpackCapsule.take | take} returns. A capsule that is not taken
+   * from still owns the struct, and releases it when it is garbage.
    * The whole managed tensor is given up, whatever this view shows of it, and
    * every view of it becomes empty. A Worker must dispose of what it imported
    * before it ends: Deno lets nobody do that for it.

@@ -206,7 +206,7 @@ Deno.test("A buffer that was transferred by hand is noticed and never freed", ()
       deletions(() => {
         const t = importFixture(floats([2, 3], { place: "heap" }));
         const moved = t.data.buffer.transfer();
-        assertBufferError(() => t.get(0, 0), "released", "release().pointer");
+        assertBufferError(() => t.get(0, 0), "released", "release().take()");
         t[Symbol.dispose]();
         t[Symbol.dispose]();
         assertEquals([...new Float32Array(moved)], [0, 1, 2, 3, 4, 5]);
