@@ -118,6 +118,22 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    *
    * @returns The struct.
    * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
+   *
+   * @example Hand a tensor to a Worker
+   * ```ts
+   * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const t = fromDlpack(Tensor.from(new Float32Array([1, 2])));
+   * const capsule = t.release();
+   * const { name } = capsule;
+   * const address = Deno.UnsafePointer.value(capsule.take());
+   *
+   * // postMessage({ address, name }), and in the Worker:
+   * if (name !== "dltensor_versioned") throw new Error("Unexpected");
+   * using there = fromDlpack(new DlpackCapsule(address, name));
+   * assertEquals(there.toArray(), [1, 2]);
+   * ```
    */
   take(): Deno.PointerObject {
     return this.#consume("take").moveAway();

@@ -220,7 +220,8 @@ export class Tensor<D extends DType = DType>
    * process when the memory is write-protected. Never transfer its buffer (to
    * a Worker, say): send {@linkcode Tensor.release | release}`().take()`.
    *
-   * @throws {BufferError} `"released"` when the memory is gone.
+   * @throws {BufferError} `"released"` when the memory is gone; `"data"` when it
+   * is longer than 16 GiB and V8 older than 15.
    */
   get data(): TypedArrayOf<D> {
     return this.#storage.data as TypedArrayOf<D>;
@@ -489,20 +490,16 @@ export class Tensor<D extends DType = DType>
    * @throws {BufferError} `"released"` when the memory is gone, `"data"` when
    * it is JavaScript's own, `"consumed"` while exports use it.
    *
-   * @example Hand a tensor to a Worker
+   * @example Give a tensor up, and import it again
    * ```ts
-   * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+   * import { fromDlpack, Tensor } from "@dlpack/deno";
    * import { assertEquals } from "@std/assert";
    *
    * const t = fromDlpack(Tensor.from(new Float32Array([1, 2])));
-   * const capsule = t.release();
-   * const { name } = capsule;
-   * const address = Deno.UnsafePointer.value(capsule.take());
-   *
-   * // postMessage({ address, name }), and in the Worker:
-   * if (name !== "dltensor_versioned") throw new Error("Unexpected");
-   * using there = fromDlpack(new DlpackCapsule(address, name));
-   * assertEquals(there.toArray(), [1, 2]);
+   * const { data } = t;
+   * using again = fromDlpack(t.release());
+   * assertEquals(again.toArray(), [1, 2]);
+   * assertEquals(data.length, 0);
    * ```
    */
   release(): DlpackCapsule {

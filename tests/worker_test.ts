@@ -1,7 +1,7 @@
 /** Tensors that go to a Worker. */
 
-import { assert, assertEquals } from "@std/assert";
-import { liveTensors } from "@dlpack/deno";
+import { assertEquals } from "@std/assert";
+import { DlpackCapsule, fromDlpack, liveTensors } from "@dlpack/deno";
 import { counts } from "./native/fixture.ts";
 import {
   assertBufferError,
@@ -67,12 +67,17 @@ Deno.test("A Worker goes on with a tensor when the main thread is done", async (
   ]);
 });
 
-Deno.test("A Worker that is terminated leaves what it holds, and nothing crashes", async () => {
+Deno.test("A Worker that is terminated leaves what it was sent for others", async () => {
   const before = counts();
   const worker = new Worker(workerUrl, { type: "module" });
-  worker.postMessage({ ...handOver(true), delay: 10_000 });
+  const { address, name } = handOver(true);
+  worker.postMessage({ address, name, delay: 10_000 });
   await new Promise((done) => setTimeout(done, 300));
   worker.terminate();
-  assertEquals(counts().double, before.double);
-  assert(counts().live >= before.live);
+  assertEquals(counts(), { ...before, live: before.live + 1 });
+  // Whoever knows the address can wrap it again.
+  using t = fromDlpack(new DlpackCapsule(address, "dltensor_versioned"));
+  assertEquals(t.toArray(), [[0, 1, 2], [3, 4, 5]]);
+  t[Symbol.dispose]();
+  assertEquals(counts(), { ...before, deleted: before.deleted + 1 });
 });
