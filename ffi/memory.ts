@@ -4,6 +4,7 @@
  * @module
  */
 
+import { BufferError } from "../src/errors.ts";
 import { libc, requirePermission } from "./libc.ts";
 
 /** A buffer of ours to read native memory into, again and again. */
@@ -56,6 +57,14 @@ export function writeAddress(
     );}
 }
 
+/**
+ * The longest ArrayBuffer over native memory, in bytes: V8 before version 15
+ * ends the process somewhere between this and four times as much.
+ */
+export const LONGEST_BUFFER: number = Number.parseInt(Deno.version.v8) < 15
+  ? 2 ** 34
+  : 2 ** 48;
+
 /** Where addresses are counted from: making a pointer for each takes longer. */
 let first: Deno.PointerObject | undefined;
 
@@ -63,8 +72,17 @@ let first: Deno.PointerObject | undefined;
  * The memory at an address as an ArrayBuffer, not copied and owned by nobody:
  * whoever asks must keep the memory alive, and detach the buffer before it
  * goes.
+ *
+ * @throws {BufferError} `"data"` when it is longer than V8 can bear.
  */
 export function bufferAt(address: number, bytes: number): ArrayBuffer {
+  if (bytes > LONGEST_BUFFER) {
+    throw new BufferError(
+      "data",
+      `Cannot view ${bytes} bytes as one ArrayBuffer: Deno ` +
+        `${Deno.version.deno} takes ${LONGEST_BUFFER} at most; update Deno`,
+    );
+  }
   first ??= Deno.UnsafePointer.create(1n)!;
   return Deno.UnsafePointerView.getArrayBuffer(first, bytes, address - 1);
 }

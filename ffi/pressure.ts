@@ -9,14 +9,12 @@
  * @module
  */
 
-import { bufferAt } from "./memory.ts";
+import { bufferAt, LONGEST_BUFFER } from "./memory.ts";
 
 const MiB = 2 ** 20;
 
 /** How far the sum may move before V8 is told, in bytes. */
 const STEP = 16 * MiB;
-/** More than any machine has, and less than V8 can count. */
-const MOST = 2 ** 48;
 /** More than this, imported in one turn of the event loop, is worth a look. */
 const WATCH = 256 * MiB;
 /** And more than this a warning. */
@@ -80,7 +78,7 @@ function tellSoon(): void {
     tellsSoon = false;
     ballast?.transfer(0);
     ballast = null;
-    told = Math.min(held - seen, MOST);
+    told = Math.min(held - seen, LONGEST_BUFFER);
     // The address is never read: it only must not be NULL.
     if (told > STEP) ballast = bufferAt(8, told);
     else told = 0;
