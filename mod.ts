@@ -30,6 +30,13 @@ export {
   type DlpackExporter,
   type DlpackRequest,
 } from "./ffi/capsule.ts";
+export { registerDevice } from "./ffi/devices/registry.ts";
+export type {
+  DeviceMemory,
+  DeviceReader,
+  DeviceRows,
+  DeviceRuntime,
+} from "./ffi/devices/runtime.ts";
 export { dlopen } from "./ffi/library.ts";
 export type {
   ManagedTensorType,
@@ -58,5 +65,10 @@ export type {
   TypedArrayOf,
 } from "./src/dtype.ts";
 export { BufferError, type BufferErrorCode } from "./src/errors.ts";
-export { fromDlpack, type FromDlpackOptions } from "./src/from_dlpack.ts";
+export {
+  fromDlpack,
+  fromDlpackAsync,
+  type FromDlpackAsyncOptions,
+  type FromDlpackOptions,
+} from "./src/from_dlpack.ts";
 export { type Range, Tensor, type TensorOptions } from "./src/tensor.ts";

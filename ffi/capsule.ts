@@ -28,6 +28,7 @@ export interface DlpackExporter {
 
 let takeOwner: (capsule: DlpackCapsule) => Owner;
 let ownerOf: (capsule: DlpackCapsule) => Owner;
+let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
 
 /**
  * Owns one managed tensor until somebody consumes it: what a PyCapsule is in
@@ -61,6 +62,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   static {
     takeOwner = (capsule) => capsule.#consume("import");
     ownerOf = (capsule) => capsule.#unconsumed("keep a library open for");
+    streamIn = (capsule) => capsule.#stream;
   }
 
   /**
@@ -69,10 +71,13 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @param pointer What the library returned: a pointer, or its address.
    * @param name Which struct it is: `"dltensor"` for `DLManagedTensor`,
    * `"dltensor_versioned"` for `DLManagedTensorVersioned`.
-   * @param options The `stream` on which the memory is being written, for
-   * memory of a device.
-   * @throws {TypeError} When the pointer is NULL or none, or the name is
-   * neither.
+   * @param options The `stream` on which the memory of a device is being
+   * written, numbered as in the array API: for CUDA 1 is the legacy default
+   * stream and 2 the per-thread one, for ROCm 0 the default one; above 2 it is
+   * a handle; -1 says that nothing is to be waited for. Without it everything
+   * that the device was given is waited for.
+   * @throws {TypeError} When the pointer is NULL or none, the name is
+   * neither, or the stream no integer from -1 on.
    * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
    */
   constructor(
@@ -88,7 +93,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
       );
     }
     this.#name = name;
-    this.#stream = options.stream ?? null;
+    this.#stream = checkStream(options.stream);
     this.#owner = new Owner(checkPointer(pointer), name);
   }
 
@@ -200,6 +205,11 @@ export function consume(capsule: DlpackCapsule): Owner {
   return takeOwner(capsule);
 }
 
+/** For other files of this module: what is to be waited for. */
+export function streamOf(capsule: DlpackCapsule): number | bigint | null {
+  return streamIn(capsule);
+}
+
 /** For other files of this module: an owner's struct in a capsule again. */
 export function giveAway(owner: Owner): DlpackCapsule {
   const { name, library } = owner;
@@ -222,6 +232,17 @@ export function deleteHere(capsule: DlpackCapsule, deleter: () => void): void {
 /** For other files of this module: a library that the capsule's deleter is in. */
 export function keepOpen(capsule: DlpackCapsule, library: KeptOpen): void {
   ownerOf(capsule).keepOpen(library);
+}
+
+function checkStream(
+  stream: number | bigint | undefined,
+): number | bigint | null {
+  if (stream === undefined) return null;
+  const isInteger = typeof stream === "bigint" || Number.isSafeInteger(stream);
+  if (isInteger && stream >= -1 && stream < 2n ** 64n) return stream;
+  throw new TypeError(
+    `The option "stream" must be an integer from -1 on, not ${String(stream)}`,
+  );
 }
 
 function checkPointer(

@@ -83,8 +83,8 @@ const versionedBytes = BigInt(VERSIONED.size);
  * Of another major version only the fields that every version has are read;
  * the rest is what was read before.
  *
- * @returns The header, or `null` when the struct cannot be what its name says,
- * so that nothing in it may be trusted or called.
+ * @returns The header, good until the next one is read; or `null` when the struct
+ * cannot be what its name says, so that nothing in it may be trusted or called.
  */
 export function readHeader(
   pointer: Deno.PointerObject,
@@ -105,31 +105,50 @@ export function readHeader(
   return parse(major, minor, flags, deleter);
 }
 
+/** The header that was read last: it is read again and again. */
+const header: { -readonly [Field in keyof Header]: Header[Field] } = {
+  major: 0,
+  minor: 0,
+  deleter: 0n,
+  readOnly: false,
+  isCopied: false,
+  isPadded: false,
+  data: 0,
+  deviceType: 0,
+  deviceId: 0,
+  ndim: 0,
+  code: 0,
+  bits: 0,
+  lanes: 0,
+  hasShape: false,
+  hasStrides: false,
+  byteOffset: 0,
+};
+
 function parse(
   major: number,
   minor: number,
   flags: number,
   deleter: bigint,
 ): Header {
-  return {
-    major,
-    minor,
-    deleter,
-    readOnly: (flags & FLAG.readOnly) !== 0,
-    isCopied: (flags & FLAG.isCopied) !== 0,
-    isPadded: (flags & FLAG.subbytePadded) !== 0,
-    data: u32[AT.data / 4 + 1]! * 2 ** 32 + u32[AT.data / 4]!,
-    deviceType: i32[AT.deviceType / 4]!,
-    deviceId: i32[AT.deviceId / 4]!,
-    ndim: i32[AT.ndim / 4]!,
-    code: bytes[AT.code]!,
-    bits: bytes[AT.bits]!,
-    lanes: u16[AT.lanes / 2]!,
-    hasShape: (u32[AT.shape / 4]! | u32[AT.shape / 4 + 1]!) !== 0,
-    hasStrides: (u32[AT.strides / 4]! | u32[AT.strides / 4 + 1]!) !== 0,
-    byteOffset: u32[AT.byteOffset / 4 + 1]! * 2 ** 32 +
-      u32[AT.byteOffset / 4]!,
-  };
+  header.major = major;
+  header.minor = minor;
+  header.deleter = deleter;
+  header.readOnly = (flags & FLAG.readOnly) !== 0;
+  header.isCopied = (flags & FLAG.isCopied) !== 0;
+  header.isPadded = (flags & FLAG.subbytePadded) !== 0;
+  header.data = u32[AT.data / 4 + 1]! * 2 ** 32 + u32[AT.data / 4]!;
+  header.deviceType = i32[AT.deviceType / 4]!;
+  header.deviceId = i32[AT.deviceId / 4]!;
+  header.ndim = i32[AT.ndim / 4]!;
+  header.code = bytes[AT.code]!;
+  header.bits = bytes[AT.bits]!;
+  header.lanes = u16[AT.lanes / 2]!;
+  header.hasShape = (u32[AT.shape / 4]! | u32[AT.shape / 4 + 1]!) !== 0;
+  header.hasStrides = (u32[AT.strides / 4]! | u32[AT.strides / 4 + 1]!) !== 0;
+  header.byteOffset = u32[AT.byteOffset / 4 + 1]! * 2 ** 32 +
+    u32[AT.byteOffset / 4]!;
+  return header;
 }
 
 /**
@@ -156,6 +175,11 @@ function looksVersioned(): boolean {
   const ndim = i32[AT.ndim / 4]!;
   return deviceName(i32[AT.deviceType / 4]!) === undefined || ndim < 0 ||
     ndim > MAX_NDIM;
+}
+
+/** `DLTensor.data` of the struct whose header was read last, exactly. */
+export function readData(): bigint {
+  return u64[AT.data / 8]!;
 }
 
 /** Reads the lengths of the struct whose header was read last. */

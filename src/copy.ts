@@ -57,33 +57,36 @@ export function allocate(
 }
 
 /**
- * Copies the elements of a strided view to the start of `into`, in C order.
+ * Copies the elements of a strided view into `into`, in C order.
  *
  * @param info The dtype of both.
  * @param isPacked Whether both pack elements of fewer than 8 bits.
  * @param from The typed array that the layout is about.
  * @param layout Which elements, in which order.
  * @param into Where to; it must not overlap `from`.
+ * @param start The element of `into` that is the first to be written.
  */
 export function copyElements(
   info: DTypeInfo,
   isPacked: boolean,
-  from: TypedArray,
+  from: ArrayBufferView,
   layout: Layout,
-  into: TypedArray,
+  into: ArrayBufferView,
+  start = 0,
 ): void {
   if (sizeOf(layout.shape) === 0) return;
   const source = bytesOf(from);
   const target = bytesOf(into);
-  if (isPacked) copyPacked(source, layout, info.bits, target);
+  if (isPacked) copyPacked(source, layout, info.bits, target, start);
   else {
     const entries = info.kind === "complex" ? 2 : 1;
     const bytes = entries * info.array.BYTES_PER_ELEMENT;
-    copyBytes(source, planCopy(layout, bytes), target);
+    const part = start === 0 ? target : target.subarray(start * bytes);
+    copyBytes(source, planCopy(layout, bytes), part);
   }
 }
 
-function bytesOf(data: TypedArray): Uint8Array<ArrayBuffer> {
+function bytesOf(data: ArrayBufferView): Uint8Array<ArrayBuffer> {
   const { buffer, byteOffset, byteLength } = data;
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
@@ -94,7 +97,9 @@ function copyPacked(
   layout: Layout,
   bits: number,
   into: Uint8Array,
+  start: number,
 ): void {
+  const to = start * bits / 8;
   const inBits = joinAxes(layout, bits);
   const inBytes = {
     at: inBits.at / 8,
@@ -106,14 +111,16 @@ function copyPacked(
     })),
   };
   const { at, run, axes } = inBytes;
-  const numbers = [at, run, ...axes.flatMap((axis) => [axis.from, axis.into])];
-  if (numbers.every(Number.isInteger)) {
-    copyBytes(from, chooseKernel(splitRuns(inBytes)), into);
+  const steps = axes.flatMap((axis) => [axis.from, axis.into]);
+  if ([at, to, run, ...steps].every(Number.isInteger)) {
+    const part = into.subarray(to);
+    copyBytes(from, chooseKernel(splitRuns(inBytes)), part);
     return;
   }
-  const whole = Number.isInteger(at) && axes.length === 0 ? Math.floor(run) : 0;
-  if (whole > 0) into.set(from.subarray(at, at + whole));
-  let index = 0;
+  const isWhole = Number.isInteger(at) && Number.isInteger(to);
+  const whole = isWhole && axes.length === 0 ? Math.floor(run) : 0;
+  if (whole > 0) into.set(from.subarray(at, at + whole), to);
+  let index = start;
   walk(layout, (element) => {
     writeBits(into, index++, bits, readBits(from, element, bits));
   });

@@ -1,14 +1,23 @@
-import { consume, DlpackCapsule, type DlpackExporter } from "../ffi/capsule.ts";
-import { MAX_NDIM, VERSION } from "../ffi/abi.ts";
-import { type Header, readShape, readStrides } from "../ffi/header.ts";
+import {
+  consume,
+  DlpackCapsule,
+  type DlpackExporter,
+  streamOf,
+} from "../ffi/capsule.ts";
+import { VERSION } from "../ffi/abi.ts";
+import { runtimeOf } from "../ffi/devices/registry.ts";
+import type { DeviceMemory } from "../ffi/devices/runtime.ts";
 import type { Owner } from "../ffi/owner.ts";
-import { entriesOf } from "./copy.ts";
+import { allocate } from "./copy.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
-import { dtypeByCode, type DTypeInfo } from "./dtype.ts";
-import { cStrides, extentOf, sizeOf } from "./layout.ts";
+import type { TypedArray } from "./dtype.ts";
+import { cStrides, sizeOf } from "./layout.ts";
 import * as refusals from "./refusals.ts";
-import { NativeStorage } from "./storage.ts";
+import { runSteps, runStepsAsync, type Steps } from "./steps.ts";
+import { ArrayStorage, NativeStorage } from "./storage.ts";
+import { checkStruct, type Struct } from "./struct.ts";
 import { makeTensor, type Tensor } from "./tensor.ts";
+import { copyFromDevice, putInOrder, synchronize } from "./transfer.ts";
 
 /** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */
 export interface FromDlpackOptions {
@@ -16,6 +25,17 @@ export interface FromDlpackOptions {
   device?: "cpu" | null;
   /** `true`: always a copy; `false`: never; none: only where needed. */
   copy?: boolean | null;
+}
+
+/** The same for {@linkcode fromDlpackAsync}, which can be watched and stopped. */
+export interface FromDlpackAsyncOptions extends FromDlpackOptions {
+  /** Stops the copy; the promise is rejected with the signal's reason. */
+  signal?: AbortSignal | null;
+  /**
+   * Called as a copy goes on, at last with all of the tensor's bytes; not for
+   * views, nor for tensors without elements.
+   */
+  onProgress?: ((bytesDone: number, bytesTotal: number) => void) | null;
 }
 
 /**
@@ -27,6 +47,8 @@ export interface FromDlpackOptions {
  * | the host's | any | none, `false` | a view |
  * | the host's | any | `true` | a copy; the producer's memory is given back |
  * | a device's | none | any | `BufferError`, code `"device"` |
+ * | a device's | `"cpu"` | none, `true` | a copy; the producer's memory is given back |
+ * | a device's | `"cpu"` | `false` | `BufferError`, code `"copy"` |
  *
  * The memory of a view is given back, by the producer's deleter, when the
  * tensor is disposed, when the last view of it is garbage, or at exit. On
@@ -61,21 +83,82 @@ export function fromDlpack(
   const device = options.device ?? null;
   const copy = options.copy ?? null;
   checkOptions(device, copy);
-  checkExporter(x);
-  const capsule = x.__dlpack__({
-    maxVersion: VERSION,
-    dlDevice: device === "cpu" ? [DeviceType.cpu, 0] : null,
-    copy,
-  });
-  if (!(capsule instanceof DlpackCapsule)) {
-    throw new TypeError(
-      "Cannot import: __dlpack__() must return a DlpackCapsule, not " +
-        describe(capsule),
-    );
-  }
+  const capsule = ask(x, device, copy);
+  const stream = streamOf(capsule);
   const owner = consume(capsule);
   try {
-    return importTensor(owner, device, copy);
+    const struct = checkStruct(owner);
+    checkRules(struct, device, copy);
+    if (isView(struct, copy)) return viewOf(struct, owner);
+    return runSteps(importSteps(struct, owner, stream, copy, Infinity));
+  } catch (error) {
+    owner.releaseAfterFailure();
+    throw error;
+  }
+}
+
+/** The bytes of a step of {@linkcode fromDlpackAsync}, about. */
+const STEP_BYTES = 32 * 1024 * 1024;
+
+/**
+ * {@linkcode fromDlpack} without blocking the event loop: for large tensors on
+ * a device, and large copies.
+ *
+ * A view is there at once. A copy is made in pieces of 32 MiB, between which
+ * other things can happen; while the runtime of CUDA, ROCm or OpenCL copies a
+ * piece, too.
+ *
+ * @param x A capsule around a library's pointer, a tensor, or anything else
+ * with `__dlpack__` and `__dlpack_device__`. Nobody may write to its memory
+ * until the promise is settled.
+ * @param options Device and copy, as in NumPy; a signal that stops it, and a
+ * function that is told how far it is.
+ * @returns The tensor; `is()` narrows its dtype.
+ * @throws {TypeError} When `x` is no exporter, or an option is none of the
+ * allowed.
+ * @throws {BufferError} When the tensor cannot be imported: its code says why.
+ * @throws {unknown} The signal's reason, when the producer's memory was given
+ * back.
+ *
+ * @example Show how far a large copy is
+ * ```ts
+ * import { fromDlpackAsync, Tensor } from "@dlpack/deno";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const producer = Tensor.from(new Float32Array(1000));
+ * let percent = 0;
+ *
+ * const t = await fromDlpackAsync(producer, {
+ *   copy: true,
+ *   signal: AbortSignal.timeout(60_000),
+ *   onProgress: (done, total) => percent = 100 * done / total,
+ * });
+ * assertEquals([t.size, percent], [1000, 100]);
+ * ```
+ */
+export async function fromDlpackAsync(
+  x: DlpackExporter,
+  options: FromDlpackAsyncOptions = {},
+): Promise<Tensor> {
+  const device = options.device ?? null;
+  const copy = options.copy ?? null;
+  const signal = options.signal ?? null;
+  const onProgress = options.onProgress ?? null;
+  checkOptions(device, copy);
+  checkAsyncOptions(signal, onProgress);
+  signal?.throwIfAborted();
+  const capsule = ask(x, device, copy);
+  const stream = streamOf(capsule);
+  const owner = consume(capsule);
+  try {
+    const struct = checkStruct(owner);
+    checkRules(struct, device, copy);
+    if (isView(struct, copy)) return viewOf(struct, owner);
+    const steps = importSteps(struct, owner, stream, copy, STEP_BYTES);
+    const total = nbytesOf(struct);
+    return await runStepsAsync(steps, signal, (done) => {
+      if (done > 0) onProgress?.(Math.floor(done * total), total);
+    });
   } catch (error) {
     owner.releaseAfterFailure();
     throw error;
@@ -93,6 +176,42 @@ function checkOptions(device: unknown, copy: unknown): void {
       `The option "copy" must be true, false or null, not ${describe(copy)}`,
     );
   }
+}
+
+function checkAsyncOptions(signal: unknown, onProgress: unknown): void {
+  if (signal !== null && !(signal instanceof AbortSignal)) {
+    throw new TypeError(
+      `The option "signal" must be an AbortSignal, not ${describe(signal)}`,
+    );
+  }
+  if (onProgress !== null && typeof onProgress !== "function") {
+    throw new TypeError(
+      `The option "onProgress" must be a function, not ${describe(onProgress)}`,
+    );
+  }
+}
+
+/** A capsule answers every request with itself. */
+const { __dlpack__: answerOfCapsule } = DlpackCapsule.prototype;
+
+/** Asks for the tensor, as the array API says. */
+function ask(
+  x: DlpackExporter,
+  device: "cpu" | null,
+  copy: boolean | null,
+): DlpackCapsule {
+  if (x instanceof DlpackCapsule && x.__dlpack__ === answerOfCapsule) return x;
+  checkExporter(x);
+  const capsule = x.__dlpack__({
+    maxVersion: VERSION,
+    dlDevice: device === "cpu" ? [DeviceType.cpu, 0] : null,
+    copy,
+  });
+  if (capsule instanceof DlpackCapsule) return capsule;
+  throw new TypeError(
+    "Cannot import: __dlpack__() must return a DlpackCapsule, not " +
+      describe(capsule),
+  );
 }
 
 function checkExporter(x: unknown): void {
@@ -122,146 +241,102 @@ function describe(x: unknown): string {
   return Object.prototype.toString.call(x);
 }
 
-/** Makes a tensor of what the owner has, or says why not. */
-function importTensor(
-  owner: Owner,
+/** NumPy's rules of device and copy. */
+function checkRules(
+  struct: Struct,
   device: "cpu" | null,
   copy: boolean | null,
-): Tensor {
-  const header = owner.header();
-  const info = checkHeader(owner, header);
-  const isPacked = info.bits < 8 && !header.isPadded;
-  const shape = checkShape(header, info);
-  const strides = checkStrides(header, shape);
-  const { address, length, offset } = locate(
-    header,
-    info,
-    isPacked,
-    shape,
-    strides,
-  );
-  // NumPy's rules of device and copy.
-  const { deviceType, readOnly, isCopied } = header;
-  if (!isHost(deviceType)) throw refusals.onDevice(header, device, copy);
-  if (copy === false && isCopied) throw refusals.wasCopied();
+): void {
+  const { deviceType, isCopied } = struct;
+  if (isHost(deviceType)) {
+    if (copy === false && isCopied) throw refusals.wasCopied();
+  } else {
+    if (device === null) throw refusals.onDevice(struct);
+    if (copy === false) throw refusals.needsCopy(struct);
+  }
+}
 
-  owner.consume(length * info.array.BYTES_PER_ELEMENT);
-  const storage = new NativeStorage(
-    info,
-    isPacked,
-    readOnly,
-    deviceType,
-    header.deviceId,
-    owner,
-    address,
-    length,
-  );
-  const view = makeTensor(storage, { shape, strides, offset });
+/** Whether it takes nothing but a look. */
+function isView(struct: Struct, copy: boolean | null): boolean {
+  const { deviceType } = struct;
+  return isHost(deviceType) && deviceType !== DeviceType.cudaManaged &&
+    !isToCopy(struct, copy);
+}
+
+/** Whether the host's memory is to be copied. */
+function isToCopy(
+  { isCopied, readOnly }: Struct,
+  copy: boolean | null,
+): boolean {
   // A copy that was made for us is ours alone.
-  if (copy !== true || isCopied && !readOnly) return view;
-  const copied = view.copy();
-  owner.release();
-  return copied;
+  return copy === true && !(isCopied && !readOnly);
 }
 
-/** Checks what stands in the header itself. */
-function checkHeader(owner: Owner, header: Header): DTypeInfo {
-  const { ndim, lanes, bits } = header;
-  if (owner.name === "dltensor_versioned" && header.major !== VERSION[0]) {
-    throw refusals.otherVersion(header);
-  }
-  // Lanes become one axis more.
-  if (ndim < 0 || (lanes > 1 ? ndim + 1 : ndim) > MAX_NDIM) {
-    throw refusals.tooManyAxes(header);
-  }
-  if (deviceName(header.deviceType) === undefined) {
-    throw refusals.unknownDevice(header);
-  }
-  if (lanes === 0) throw refusals.noLanes(header);
-  const info = dtypeByCode(header.code, bits);
-  if (info === undefined) throw refusals.unknownDType(header);
-  if (lanes > 1 && bits < 8 && !header.isPadded && bits * lanes % 8 !== 0) {
-    throw refusals.brokenLanes(header);
-  }
-  return info;
+/** The memory as it is. */
+function viewOf(struct: Struct, owner: Owner): Tensor {
+  owner.consume(struct.length * struct.info.array.BYTES_PER_ELEMENT);
+  const storage = new NativeStorage(struct, owner);
+  return makeTensor(storage, struct.layout);
 }
 
-/** Reads and checks the lengths; lanes become a last one. */
-function checkShape(header: Header, info: DTypeInfo): number[] {
-  const { ndim, lanes } = header;
-  if (ndim > 0 && !header.hasShape) throw refusals.noShape(header);
-  const shape = readShape(ndim);
-  let size = lanes;
-  for (let axis = 0; axis < ndim; axis++) {
-    const length = shape[axis]!;
-    if (length < 0) throw refusals.negativeLength(shape);
-    // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
-    if (length !== 0) size *= length;
-  }
-  // No element is smaller than a bit, and bytes must be safe integers, too.
-  if (size * Math.max(info.bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
-    throw refusals.tooLarge(shape);
-  }
-  if (lanes > 1) shape.push(lanes);
-  return shape;
-}
-
-/** Reads and checks the strides; where they carry no meaning they are set right. */
-function checkStrides(header: Header, shape: readonly number[]): number[] {
-  if (!header.hasStrides) return cStrides(shape);
-  const { ndim, lanes } = header;
-  const strides = readStrides(ndim);
-  if (lanes > 1) {
-    for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
-    strides.push(1);
-  }
-  for (let axis = 0; axis < ndim; axis++) {
-    if (Number.isSafeInteger(strides[axis])) continue;
-    if (sizeOf(shape) !== 0 && shape[axis] !== 1) {
-      throw refusals.tooFar(strides);
+/** The steps of all that takes more than a look. */
+function* importSteps(
+  struct: Struct,
+  owner: Owner,
+  stream: number | bigint | null,
+  copy: boolean | null,
+  stepBytes: number,
+): Steps<Tensor> {
+  const { info, isPacked, layout: { shape }, deviceType } = struct;
+  const size = sizeOf(shape);
+  let data: TypedArray;
+  if (isHost(deviceType)) {
+    const cuda = runtimeOf(DeviceType.cuda);
+    if (
+      deviceType === DeviceType.cudaManaged && size > 0 &&
+      cuda !== undefined && (cuda.isHere?.() ?? true)
+    ) {
+      // What the GPU still writes, the host must not touch.
+      yield* synchronize(cuda, memoryOf(struct, stream));
     }
-    strides[axis] = cStrides(shape)[axis]!;
-  }
-  return strides;
+    const view = viewOf(struct, owner);
+    if (!isToCopy(struct, copy)) return view;
+    data = allocate(info, isPacked, size);
+    yield* putInOrder(struct, view.data, data, stepBytes);
+  } else if (size > 0) {
+    const runtime = runtimeOf(deviceType);
+    if (runtime === undefined) throw refusals.noRuntime(struct);
+    const memory = memoryOf(struct, stream);
+    data = yield* copyFromDevice(runtime, memory, struct, stepBytes);
+  } else data = allocate(info, isPacked, 0);
+  const storage = new ArrayStorage(info, isPacked, false, data);
+  const tensor = makeTensor(storage, {
+    shape,
+    strides: cStrides(shape),
+    offset: 0,
+  });
+  owner.release();
+  return tensor;
 }
 
-/** Where the elements are in memory. */
-interface Place {
-  /** Of the lowest element. */
-  readonly address: number;
-  /** Entries of the typed array from there to the highest element. */
-  readonly length: number;
-  /** The index of element [0, …, 0] from there, in elements. */
-  readonly offset: number;
+/** What a device's runtime is to know. */
+function memoryOf(
+  struct: Struct,
+  stream: number | bigint | null,
+): DeviceMemory {
+  const { info, deviceType, deviceId, data, start, length } = struct;
+  const isAddress = isHost(deviceType);
+  return {
+    type: deviceName(deviceType)!,
+    id: deviceId,
+    data: isAddress ? BigInt(start) : data,
+    byteOffset: isAddress ? 0 : start,
+    byteLength: length * info.array.BYTES_PER_ELEMENT,
+    stream,
+  };
 }
 
-/** The end of what a process can address, on any 64-bit system. */
-const ADDRESSES = 2 ** 48;
-
-function locate(
-  header: Header,
-  info: DTypeInfo,
-  isPacked: boolean,
-  shape: readonly number[],
-  strides: readonly number[],
-): Place {
-  const { lowest, highest } = extentOf(shape, strides);
-  if (highest < lowest) return { address: 0, length: 0, offset: 0 };
-  const { data } = header;
-  if (data === 0) throw refusals.noData(shape);
-  let first = lowest;
-  let itemsize = info.bits / 8;
-  if (isPacked) {
-    // Back to an element that starts on a byte.
-    const group = 8 / (info.bits & -info.bits);
-    first -= ((lowest % group) + group) % group;
-  } else if (itemsize < 1) itemsize = 1;
-  const length = entriesOf(info, isPacked, highest - first + 1);
-  const address = data + header.byteOffset + first * itemsize;
-  const end = address + length * info.array.BYTES_PER_ELEMENT;
-  // What was rounded on the way is far beyond the end.
-  if (!(address > 0 && end <= ADDRESSES && lowest >= -ADDRESSES)) {
-    throw refusals.outOfMemory(header, shape, strides);
-  }
-  return { address, length, offset: 0 - first };
+function nbytesOf({ info, isPacked, layout: { shape } }: Struct): number {
+  const itemsize = isPacked ? info.bits / 8 : Math.ceil(info.bits / 8);
+  return Math.ceil(sizeOf(shape) * itemsize);
 }

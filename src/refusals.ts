@@ -6,10 +6,11 @@
 
 import { MAX_NDIM, VERSION } from "../ffi/abi.ts";
 import type { Header } from "../ffi/header.ts";
-import { deviceName } from "./device.ts";
+import { type DeviceName, deviceName } from "./device.ts";
 import { describeDataType } from "./dtype.ts";
 import { BufferError } from "./errors.ts";
 import { describeShape } from "./layout.ts";
+import type { Struct } from "./struct.ts";
 
 /** It is of another major version. */
 export function otherVersion({ major, minor }: Header): BufferError {
@@ -135,32 +136,48 @@ export function wasCopied(): BufferError {
   );
 }
 
-/** The memory is a device's, and what was asked for does not reach it. */
-export function onDevice(
-  { deviceType, deviceId }: Header,
-  device: "cpu" | null,
-  copy: boolean | null,
-): BufferError {
-  const where = `${deviceName(deviceType)}:${deviceId}`;
-  if (device === null) {
-    return new BufferError(
-      "device",
-      `Cannot view a tensor on ${where} from JavaScript: pass ` +
-        '{ device: "cpu" } to copy it to the host',
-    );
-  }
-  if (copy === false) {
-    return new BufferError(
-      "copy",
-      `Cannot import a tensor on ${where} without a copy: it is not in the ` +
-        "host's memory; allow the copy",
-    );
-  }
+/** The memory is a device's, and was not to be copied. */
+export function onDevice(struct: Struct): BufferError {
   return new BufferError(
     "device",
-    `Cannot copy a tensor on ${where} to the host: this version has no ` +
-      "runtime for that device; have the library copy it first",
+    `Cannot view a tensor on ${placeOf(struct)} from JavaScript: pass ` +
+      '{ device: "cpu" } to copy it to the host',
   );
+}
+
+/** The memory is a device's, and must not be copied. */
+export function needsCopy(struct: Struct): BufferError {
+  return new BufferError(
+    "copy",
+    `Cannot import a tensor on ${placeOf(struct)} without a copy: it is not ` +
+      "in the host's memory; allow the copy",
+  );
+}
+
+/** Why memory of some devices takes more to reach than DLPack tells. */
+const needs: Partial<Record<DeviceName, string>> = {
+  vulkan: "its VkDevice and a queue to copy on, which data does not lead to",
+  webgpu: "the table of GPUBuffers of the runtime that made it",
+  hexagon: "the RPC session to the DSP whose memory it is",
+  oneapi: "the SYCL context that it was allocated in",
+  tpu: "the PJRT client that made it",
+  trn: "the Neuron runtime that made it",
+};
+
+/** The memory is of a device that no runtime reaches. */
+export function noRuntime(struct: Struct): BufferError {
+  const type = deviceName(struct.deviceType)!;
+  const need = needs[type] ?? "the library of its maker";
+  return new BufferError(
+    "device",
+    `Cannot copy a tensor on ${placeOf(struct)} to the host: that takes ` +
+      `${need}; have the library that made it copy it, or teach this module ` +
+      `with registerDevice(DeviceType.${type}, runtime)`,
+  );
+}
+
+function placeOf({ deviceType, deviceId }: Struct): string {
+  return `${deviceName(deviceType)}:${deviceId}`;
 }
 
 function dataType({ code, bits, lanes }: Header): string {

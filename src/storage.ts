@@ -2,6 +2,7 @@ import { addressOfArray } from "../ffi/memory.ts";
 import type { Owner } from "../ffi/owner.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { BufferError } from "./errors.ts";
+import type { Struct } from "./struct.ts";
 
 /** The memory behind a tensor and every view of it: one dtype, one `data`. */
 export interface Storage {
@@ -95,29 +96,43 @@ export class ArrayStorage implements Storage {
 
 /** Memory of a native library. */
 export class NativeStorage implements Storage {
+  readonly #struct: Struct;
   /** Made when it is first asked for. */
   #data: TypedArray | null = null;
 
   /**
-   * @param address Of the lowest element.
-   * @param length Of the typed array.
+   * @param struct What is known of the memory, which the host can read.
+   * @param owner Who gives it back.
    */
-  constructor(
-    readonly info: DTypeInfo,
-    readonly isPacked: boolean,
-    readonly readOnly: boolean,
-    readonly deviceType: number,
-    readonly deviceId: number,
-    readonly owner: Owner,
-    readonly address: number,
-    readonly length: number,
-  ) {}
+  constructor(struct: Struct, readonly owner: Owner) {
+    this.#struct = struct;
+  }
+
+  get info(): DTypeInfo {
+    return this.#struct.info;
+  }
+
+  get isPacked(): boolean {
+    return this.#struct.isPacked;
+  }
+
+  get readOnly(): boolean {
+    return this.#struct.readOnly;
+  }
+
+  get deviceType(): number {
+    return this.#struct.deviceType;
+  }
+
+  get deviceId(): number {
+    return this.#struct.deviceId;
+  }
 
   get data(): TypedArray {
     const data = this.#data;
     // Whatever releases the memory detaches the array: its length is 0 then.
     if (
-      data !== null && data.length === this.length &&
+      data !== null && data.length === this.#struct.length &&
       (data.length !== 0 || this.owner.active)
     ) return data;
     return this.#makeData();
@@ -130,18 +145,16 @@ export class NativeStorage implements Storage {
 
   #makeData(): TypedArray {
     this.check();
-    const { owner, info, length } = this;
-    this.#data = length === 0 ? new info.array(0) : new info.array(
-      owner.buffer(
-        this.address,
-        length * info.array.BYTES_PER_ELEMENT,
-      ),
-    );
+    const { info, start, length } = this.#struct;
+    const bytes = length * info.array.BYTES_PER_ELEMENT;
+    this.#data = length === 0
+      ? new info.array(0)
+      : new info.array(this.owner.buffer(start, bytes));
     return this.#data;
   }
 
   addressAt(byteOffset: number): bigint {
-    return BigInt(this.address + byteOffset);
+    return BigInt(this.#struct.start + byteOffset);
   }
 
   get isReleased(): boolean {

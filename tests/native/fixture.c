@@ -54,10 +54,11 @@ enum {
   SPEC_DATA,
   SPEC_DELETER,
   SPEC_SHAPE_LENGTH,
-  SPEC_STRIDES_LENGTH
+  SPEC_STRIDES_LENGTH,
+  SPEC_HANDLE
 };
 enum { PLACE_END, PLACE_START, PLACE_HEAP };
-enum { DATA_NORMAL, DATA_NULL };
+enum { DATA_NORMAL, DATA_NULL, DATA_HANDLE };
 enum {
   DELETER_NORMAL,
   DELETER_NULL,
@@ -329,11 +330,12 @@ static void delete_versioned(DLManagedTensorVersioned *self) {
  *   12 origin: byte position in the data region that tensor.data points at
  *   13 place of the data region: 0 its last byte is flush against a guard page,
  *      1 its first byte is, 2 everything of the tensor on the heap, unguarded
- *   14 data: 0 normal, 1 tensor.data is NULL
+ *   14 data: 0 normal, 1 tensor.data is NULL, 2 it is the handle (18)
  *   15 deleter: 0 normal, 1 NULL, 2 takes 100 ms, 3 calls the function given to
  *      fx_set_callback with self and then frees, 4 fills the data with 0xDB and
  *      leaves it mapped for good, freeing the rest
  *   16 number of int64 in shape           17 number of int64 in strides
+ *   18 handle
  *
  * shape and strides may be NULL, and then are in the struct; data holds nbytes
  * bytes, or is NULL for zeros.
@@ -378,7 +380,9 @@ EXPORT void *fx_new(const int64_t *spec, const int64_t *shape,
   bool no_deleter = spec[SPEC_DELETER] == DELETER_NULL;
   DLTensor described = {
       .data = spec[SPEC_DATA] == DATA_NULL ? NULL
-                                      : tensor->data.first + spec[SPEC_ORIGIN],
+              : spec[SPEC_DATA] == DATA_HANDLE
+                  ? (void *)(uintptr_t)spec[SPEC_HANDLE]
+                  : tensor->data.first + spec[SPEC_ORIGIN],
       .device = {(int32_t)spec[SPEC_DEVICE_TYPE],
                  (int32_t)spec[SPEC_DEVICE_ID]},
       .ndim = (int32_t)spec[SPEC_NDIM],

@@ -61,6 +61,8 @@ export interface FixtureSpec {
   place?: "end" | "start" | "heap";
   /** Whether tensor.data is NULL; false by default. */
   nullData?: boolean;
+  /** What tensor.data is instead of an address in the region: a device's. */
+  handle?: bigint;
   /**
    * What the deleter does: free everything ("normal", the default), not exist
    * ("null"), take 100 ms before ("slow"), call the function given to
@@ -102,10 +104,11 @@ export function make(spec: FixtureSpec): Deno.PointerObject {
       spec.nbytes,
       spec.origin ?? 0,
       places[spec.place ?? "end"],
-      spec.nullData ? 1 : 0,
+      spec.nullData ? 1 : spec.handle !== undefined ? 2 : 0,
       deleters[spec.deleter ?? "normal"],
       shape?.length ?? 0,
       strides?.length ?? 0,
+      BigInt.asIntN(64, spec.handle ?? 0n),
     ]),
     shape && int64s(shape),
     strides && int64s(strides),

@@ -1,0 +1,373 @@
+/**
+ * OpenCL: buffers (`cl_mem`) by the command queues of their own context.
+ *
+ * @module
+ */
+
+import { readCautiously } from "./cautious.ts";
+import { deviceError, type DriverPlace, openDriver } from "./driver.ts";
+import type {
+  DeviceMemory,
+  DeviceReader,
+  DeviceRows,
+  DeviceRuntime,
+} from "./runtime.ts";
+
+const place: DriverPlace = {
+  name: "the OpenCL loader",
+  variable: "DLPACK_OPENCL_LIBRARY",
+  sonames: {
+    linux: ["libOpenCL.so.1", "libOpenCL.so"],
+    windows: ["OpenCL.dll"],
+    darwin: ["/System/Library/Frameworks/OpenCL.framework/OpenCL"],
+    freebsd: ["libOpenCL.so.1", "libOpenCL.so"],
+  },
+};
+
+/** How a buffer is read, blocking this thread or another. */
+const readBuffer = {
+  name: "clEnqueueReadBuffer",
+  parameters: [
+    "u64", // cl_command_queue command_queue
+    "u64", // cl_mem buffer
+    "u32", // cl_bool blocking_read
+    "usize", // size_t offset
+    "usize", // size_t size
+    "buffer", // void *ptr
+    "u32", // cl_uint num_events_in_wait_list
+    "pointer", // const cl_event *event_wait_list
+    "pointer", // cl_event *event
+  ],
+  result: "i32",
+} as const;
+
+const symbols = {
+  clGetPlatformIDs: {
+    parameters: [
+      "u32", // cl_uint num_entries
+      "buffer", // cl_platform_id *platforms
+      "buffer", // cl_uint *num_platforms
+    ],
+    result: "i32",
+  },
+  clGetMemObjectInfo: {
+    parameters: [
+      "u64", // cl_mem memobj
+      "u32", // cl_mem_info param_name
+      "usize", // size_t param_value_size
+      "buffer", // void *param_value
+      "buffer", // size_t *param_value_size_ret
+    ],
+    result: "i32",
+  },
+  clGetContextInfo: {
+    parameters: [
+      "u64", // cl_context context
+      "u32", // cl_context_info param_name
+      "usize", // size_t param_value_size
+      "buffer", // void *param_value
+      "buffer", // size_t *param_value_size_ret
+    ],
+    result: "i32",
+  },
+  clRetainMemObject: {
+    parameters: [
+      "u64", // cl_mem memobj
+    ],
+    result: "i32",
+  },
+  clReleaseMemObject: {
+    parameters: [
+      "u64", // cl_mem memobj
+    ],
+    result: "i32",
+  },
+  // The name that every version has.
+  clCreateCommandQueue: {
+    parameters: [
+      "u64", // cl_context context
+      "u64", // cl_device_id device
+      "u64", // cl_command_queue_properties properties
+      "buffer", // cl_int *errcode_ret
+    ],
+    result: "u64",
+  },
+  clReleaseCommandQueue: {
+    parameters: [
+      "u64", // cl_command_queue command_queue
+    ],
+    result: "i32",
+  },
+  readBuffer,
+  readBufferAsync: { ...readBuffer, nonblocking: true },
+  clEnqueueReadBufferRect: {
+    parameters: [
+      "u64", // cl_command_queue command_queue
+      "u64", // cl_mem buffer
+      "u32", // cl_bool blocking_read
+      "buffer", // const size_t *buffer_origin
+      "buffer", // const size_t *host_origin
+      "buffer", // const size_t *region
+      "usize", // size_t buffer_row_pitch
+      "usize", // size_t buffer_slice_pitch
+      "usize", // size_t host_row_pitch
+      "usize", // size_t host_slice_pitch
+      "buffer", // void *ptr
+      "u32", // cl_uint num_events_in_wait_list
+      "pointer", // const cl_event *event_wait_list
+      "pointer", // cl_event *event
+    ],
+    result: "i32",
+  },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type OpenCL = Deno.DynamicLibrary<typeof symbols>["symbols"];
+
+const CL_TRUE = 1;
+const CL_CONTEXT_DEVICES = 0x1081;
+const CL_MEM_TYPE = 0x1100;
+const CL_MEM_SIZE = 0x1102;
+const CL_MEM_CONTEXT = 0x1106;
+const CL_MEM_OBJECT_BUFFER = 0x10f0;
+
+/** `cl_int` of the calls above. */
+const errors: Readonly<Record<number, string>> = {
+  [-1]: "CL_DEVICE_NOT_FOUND",
+  [-2]: "CL_DEVICE_NOT_AVAILABLE",
+  [-4]: "CL_MEM_OBJECT_ALLOCATION_FAILURE",
+  [-5]: "CL_OUT_OF_RESOURCES",
+  [-6]: "CL_OUT_OF_HOST_MEMORY",
+  [-13]: "CL_MISALIGNED_SUB_BUFFER_OFFSET",
+  [-14]: "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST",
+  [-30]: "CL_INVALID_VALUE",
+  [-33]: "CL_INVALID_DEVICE",
+  [-34]: "CL_INVALID_CONTEXT",
+  [-35]: "CL_INVALID_QUEUE_PROPERTIES",
+  [-36]: "CL_INVALID_COMMAND_QUEUE",
+  [-38]: "CL_INVALID_MEM_OBJECT",
+  [-58]: "CL_INVALID_EVENT",
+  [-59]: "CL_INVALID_OPERATION",
+  [-1001]: "CL_PLATFORM_NOT_FOUND_KHR",
+};
+
+/** Copies OpenCL buffers to the host. */
+export const opencl: DeviceRuntime = {
+  name: place.name,
+  open: (memory) => new OpenCLReader(memory),
+};
+
+class OpenCLReader implements DeviceReader {
+  readonly #cl: OpenCL;
+  readonly #memory: DeviceMemory;
+  readonly #buffer: bigint;
+  #queue = 0n;
+
+  constructor(memory: DeviceMemory) {
+    this.#memory = memory;
+    this.#cl = openDriver(place, symbols, memory);
+    this.#buffer = bufferOf(this.#cl, memory);
+    this.#checkRange();
+    const context = this.#info("clGetMemObjectInfo", CL_MEM_CONTEXT);
+    const device = this.#device(context);
+    this.#check("clRetainMemObject", this.#cl.clRetainMemObject(this.#buffer));
+    const status = new Int32Array(1);
+    this.#queue = this.#cl.clCreateCommandQueue(context, device, 0n, status);
+    if (status[0] === 0) return;
+    this.#cl.clReleaseMemObject(this.#buffer);
+    this.#check("clCreateCommandQueue", status[0]!);
+  }
+
+  /**
+   * There is nothing to wait on: the queues of a context cannot be listed, and
+   * this reader's own does not wait for others. Whoever hands a buffer over
+   * must have finished the commands that write it.
+   */
+  synchronize(): void {}
+
+  read(byteOffset: number, into: Uint8Array<ArrayBuffer>): void {
+    const status = this.#cl.readBuffer(...this.#arguments(byteOffset, into));
+    this.#check("clEnqueueReadBuffer", status);
+  }
+
+  async readAsync(
+    byteOffset: number,
+    into: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    // OpenCL may be called from any thread.
+    const status = await this.#cl.readBufferAsync(
+      ...this.#arguments(byteOffset, into),
+    );
+    this.#check("clEnqueueReadBuffer", status);
+  }
+
+  readRows(rows: DeviceRows, into: Uint8Array<ArrayBuffer>): void {
+    const { byteOffset, pitch, rowBytes, count } = rows;
+    // The origin's first number may be any; it is not bound to the pitch.
+    const start = BigInt(this.#memory.byteOffset + byteOffset);
+    const status = this.#cl.clEnqueueReadBufferRect(
+      this.#queue,
+      this.#buffer,
+      CL_TRUE,
+      new BigUint64Array([start, 0n, 0n]),
+      new BigUint64Array([0n, 0n, 0n]),
+      new BigUint64Array([BigInt(rowBytes), BigInt(count), 1n]),
+      BigInt(pitch),
+      0n,
+      BigInt(rowBytes),
+      0n,
+      into,
+      0,
+      null,
+      null,
+    );
+    this.#check("clEnqueueReadBufferRect", status);
+  }
+
+  [Symbol.dispose](): void {
+    this.#cl.clReleaseCommandQueue(this.#queue);
+    this.#cl.clReleaseMemObject(this.#buffer);
+  }
+
+  #arguments(
+    byteOffset: number,
+    into: Uint8Array<ArrayBuffer>,
+  ): Parameters<OpenCL["readBuffer"]> {
+    const start = BigInt(this.#memory.byteOffset + byteOffset);
+    const length = BigInt(into.length);
+    return [
+      this.#queue,
+      this.#buffer,
+      CL_TRUE,
+      start,
+      length,
+      into,
+      0,
+      null,
+      null,
+    ];
+  }
+
+  #checkRange(): void {
+    const { byteOffset, byteLength } = this.#memory;
+    const type = this.#info("clGetMemObjectInfo", CL_MEM_TYPE, 4);
+    if (Number(type) !== CL_MEM_OBJECT_BUFFER) {
+      throw deviceError(
+        this.#memory,
+        `its cl_mem is of type 0x${type.toString(16)}, not a buffer; have ` +
+          "the library copy it to a buffer",
+      );
+    }
+    const size = Number(this.#info("clGetMemObjectInfo", CL_MEM_SIZE));
+    if (byteOffset >= 0 && byteOffset + byteLength <= size) return;
+    throw deviceError(
+      this.#memory,
+      `it spans the bytes ${byteOffset} to ${byteOffset + byteLength} of a ` +
+        `cl_mem of ${size} bytes`,
+    );
+  }
+
+  /** One of the context's devices: the one that the struct names, if it can. */
+  #device(context: bigint): bigint {
+    const { clGetContextInfo } = this.#cl;
+    const size = new BigUint64Array(1);
+    const status = clGetContextInfo(
+      context,
+      CL_CONTEXT_DEVICES,
+      0n,
+      null,
+      size,
+    );
+    this.#check("clGetContextInfo", status);
+    const devices = new BigUint64Array(Number(size[0]! / 8n));
+    this.#check(
+      "clGetContextInfo",
+      clGetContextInfo(context, CL_CONTEXT_DEVICES, size[0]!, devices, null),
+    );
+    return devices[this.#memory.id] ?? devices[0]!;
+  }
+
+  #info(name: "clGetMemObjectInfo", what: number, bytes = 8): bigint {
+    const value = new BigUint64Array(1);
+    const status = this.#cl[name](
+      this.#buffer,
+      what,
+      BigInt(bytes),
+      value,
+      null,
+    );
+    this.#check(name, status);
+    return value[0]!;
+  }
+
+  #check(call: string, status: number): void {
+    if (status !== 0) throw failure(this.#memory, call, status);
+  }
+}
+
+function failure(memory: DeviceMemory, call: string, status: number): Error {
+  const name = errors[status] ?? "an error";
+  return deviceError(memory, `${call} failed with ${name} (${status})`);
+}
+
+/** Where TVM's `BufferDescriptor` says how its memory is laid out; 0: a buffer. */
+const TVM_LAYOUT = 24;
+
+/**
+ * The `cl_mem` that `data` is, or that TVM's descriptor begins with.
+ *
+ * OpenCL follows any handle without looking, and crashes. Where handles are made
+ * for a loader of several drivers their first word is the table of the driver's
+ * functions, which the platforms have as well: that is what is looked for.
+ */
+function bufferOf(cl: OpenCL, memory: DeviceMemory): bigint {
+  const { data } = memory;
+  // Apple's has no such tables.
+  if (Deno.build.os === "darwin") return data;
+  const tables = tablesOf(cl, memory);
+  const table = wordAt(data);
+  if (table === undefined || tables.has(table)) return data;
+  if (tables.has(wordAt(table) ?? 0n)) {
+    const layout = readCautiously(data, TVM_LAYOUT + 4)
+      ?.getInt32(TVM_LAYOUT, true);
+    if (layout === 0) return table;
+    throw deviceError(
+      memory,
+      "it is an image of TVM's; have TVM copy it to a buffer",
+    );
+  }
+  throw deviceError(
+    memory,
+    `its data, 0x${
+      data.toString(16)
+    }, is no cl_mem of an OpenCL driver here; ` +
+      "was it released, or is it an address?",
+  );
+}
+
+const known = new WeakMap<OpenCL, ReadonlySet<bigint>>();
+
+/** The tables of functions of all drivers. */
+function tablesOf(cl: OpenCL, memory: DeviceMemory): ReadonlySet<bigint> {
+  let tables = known.get(cl);
+  if (tables !== undefined) return tables;
+  const count = new Uint32Array(1);
+  let status = cl.clGetPlatformIDs(0, null, count);
+  const platforms = new BigUint64Array(Math.max(1, count[0]!));
+  if (status === 0) status = cl.clGetPlatformIDs(count[0]!, platforms, null);
+  if (status !== 0) throw failure(memory, "clGetPlatformIDs", status);
+  tables = new Set(
+    [...platforms].map((platform) => wordAt(platform) ?? 0n)
+      .filter((table) => table !== 0n),
+  );
+  known.set(cl, tables);
+  return tables;
+}
+
+/**
+ * The word that an address points to; 0 where nothing can be read; `undefined`
+ * where the system cannot tell.
+ */
+function wordAt(address: bigint): bigint | undefined {
+  const bytes = readCautiously(address, 8);
+  return bytes === null ? 0n : bytes?.getBigUint64(0, true);
+}

@@ -1,0 +1,57 @@
+/**
+ * Which runtime reaches the memory of which device.
+ *
+ * @module
+ */
+
+import { deviceName, DeviceType, isHost } from "../../src/device.ts";
+import { opencl } from "./opencl.ts";
+import type { DeviceRuntime } from "./runtime.ts";
+
+/** What this module brings along, by `DLDeviceType`. */
+const builtIn: ReadonlyMap<number, DeviceRuntime> = new Map([
+  [DeviceType.opencl, opencl],
+]);
+
+const registered = new Map<number, DeviceRuntime>();
+
+/** The runtime for a `DLDeviceType`, or `undefined` when there is none. */
+export function runtimeOf(type: number): DeviceRuntime | undefined {
+  return registered.get(type) ?? builtIn.get(type);
+}
+
+/**
+ * Teaches `fromDlpack` to copy the memory of a kind of device to the host,
+ * instead of what this module knows of it, if anything.
+ *
+ * @param type The `DLDeviceType`.
+ * @param runtime How to reach its memory; `null` forgets what was registered.
+ * @throws {TypeError} When `runtime` has no `open()`, or the type is a host's
+ * memory, or none of DLPack's.
+ */
+export function registerDevice(
+  type: number,
+  runtime: DeviceRuntime | null,
+): void {
+  const name = deviceName(type);
+  if (name === undefined || isHost(type)) {
+    throw new TypeError(
+      `Cannot register a runtime for device type ${type}: ` + (
+        name === undefined
+          ? "DLPack has no such device; take DeviceType.extDev for one of " +
+            "your own"
+          : `${name} is memory of the host`
+      ),
+    );
+  }
+  if (runtime === null) {
+    registered.delete(type);
+    return;
+  }
+  if (typeof runtime?.open !== "function") {
+    throw new TypeError(
+      `Cannot register a runtime for ${name} that has no open()`,
+    );
+  }
+  registered.set(type, runtime);
+}

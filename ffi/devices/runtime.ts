@@ -1,0 +1,112 @@
+/**
+ * What this module asks of the runtime of a device: the library through which
+ * the host reaches that device's memory.
+ *
+ * @module
+ */
+
+import type { DeviceName } from "../../src/device.ts";
+
+/**
+ * The bytes of one tensor on a device, from its lowest to its highest element;
+ * there is at least one.
+ */
+export interface DeviceMemory {
+  /** The kind of device that the struct names. */
+  readonly type: DeviceName;
+  /** Which of that kind, as the struct says. */
+  readonly id: number;
+  /** `DLTensor.data`, exactly: an address or a handle. */
+  readonly data: bigint;
+  /**
+   * From `data` to the lowest element, in bytes: `DLTensor.byte_offset`, less
+   * what negative strides reach below it. Add it to `data` only where that is
+   * an address of the device.
+   */
+  readonly byteOffset: number;
+  /** From the lowest element to the end of the highest, in bytes. */
+  readonly byteLength: number;
+  /**
+   * The stream on which the memory is being written, as the capsule names it:
+   * `null` when nobody said, -1 when nothing is to be waited for.
+   */
+  readonly stream: number | bigint | null;
+}
+
+/** Equally long rows at equal distances in a {@linkcode DeviceMemory}. */
+export interface DeviceRows {
+  /** From the lowest element to the first row, in bytes. */
+  readonly byteOffset: number;
+  /** From one row to the next, in bytes; at least `rowBytes`. */
+  readonly pitch: number;
+  /** The length of a row, in bytes. */
+  readonly rowBytes: number;
+  /** How many rows; at least 2. */
+  readonly count: number;
+}
+
+/**
+ * Reads the memory of one tensor, until it is disposed.
+ *
+ * Nothing may stay changed between two calls that other code of the thread
+ * could notice, such as a current context or device.
+ */
+export interface DeviceReader extends Disposable {
+  /**
+   * Waits for the work that writes the memory: on the memory's stream where it
+   * names one, else for all that the device was given. Called once, before the
+   * first read.
+   */
+  synchronize(): void;
+  /**
+   * The same without blocking the thread; without it
+   * {@linkcode DeviceReader.synchronize} is called.
+   */
+  synchronizeAsync?(): Promise<void>;
+  /**
+   * Copies bytes to the host and returns when they are there.
+   *
+   * @param byteOffset From the lowest element to the first byte.
+   * @param into Where to; its length is how many. It never reaches beyond the
+   * memory.
+   */
+  read(byteOffset: number, into: Uint8Array<ArrayBuffer>): void;
+  /**
+   * The same without blocking the thread; without it
+   * {@linkcode DeviceReader.read} is called. The next read begins when this
+   * one has ended.
+   */
+  readAsync?(byteOffset: number, into: Uint8Array<ArrayBuffer>): Promise<void>;
+  /**
+   * Copies rows to the host, side by side; without it the bytes between them
+   * are read as well.
+   *
+   * @param rows Which ones.
+   * @param into Where to, `rows.count * rows.rowBytes` bytes.
+   */
+  readRows?(rows: DeviceRows, into: Uint8Array<ArrayBuffer>): void;
+  /** Gives back what reading took. Called once, also after an error. */
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Reaches the memory of one kind of device: what `registerDevice` takes.
+ *
+ * What it throws is thrown by `fromDlpack`, after the deleter has run:
+ * preferably a `BufferError` with the code `"device"`, the runtime's own
+ * message and the way out.
+ */
+export interface DeviceRuntime {
+  /** What it is, for messages: `"the CUDA driver"`. */
+  readonly name: string;
+  /**
+   * Whether it is on this machine; without it, it is. Only asked for CUDA's
+   * managed memory, which the host reads without a runtime where there is none.
+   */
+  isHere?(): boolean;
+  /**
+   * Opens what is needed to read one tensor, and checks as far as can be that
+   * the memory is there and has these bytes.
+   */
+  open(memory: DeviceMemory): DeviceReader;
+}

@@ -1,0 +1,143 @@
+/** A device of which the memory is the host's in truth: what tests read from. */
+
+import { assert, assertEquals } from "@std/assert";
+import {
+  type DeviceMemory,
+  type DeviceReader,
+  type DeviceRows,
+  type DeviceRuntime,
+  registerDevice,
+} from "@dlpack/deno";
+import { bufferAt } from "../ffi/memory.ts";
+
+/** How the device behaves. */
+export interface HostDeviceOptions {
+  /** Whether it copies rows. */
+  hasRows?: boolean;
+  /** Whether it reads without blocking the thread. */
+  isAsync?: boolean;
+  /** Is called at the begin of every call, with its name and its number. */
+  onCall?: (name: string, index: number) => void;
+}
+
+/**
+ * A runtime that checks how it is used, and writes down every call: `"open"`,
+ * `"synchronize"`, `"read"`, `"readRows"`, `"dispose"`, and those that are
+ * `Async`.
+ */
+export class HostDevice implements DeviceRuntime {
+  readonly name = "a test's device";
+  /** The calls so far. */
+  readonly calls: string[] = [];
+  /** What was opened. */
+  readonly memories: DeviceMemory[] = [];
+  /** The bytes that were read. */
+  bytesRead = 0;
+  /** The most bytes there were at once in the buffers that were read into. */
+  peakBytes = 0;
+  /** Every buffer that was read into. */
+  readonly #buffers = new Set<ArrayBuffer>();
+  readonly #options: HostDeviceOptions;
+
+  constructor(options: HostDeviceOptions = {}) {
+    this.#options = options;
+  }
+
+  /** How often something was called. */
+  count(name: string): number {
+    return this.calls.filter((call) => call === name).length;
+  }
+
+  /** The bytes that are in the buffers now, and in one more. */
+  heldBytes(more?: ArrayBuffer): number {
+    const buffers = new Set(this.#buffers);
+    if (more !== undefined) buffers.add(more);
+    // What was transferred has none.
+    return [...buffers].reduce((sum, buffer) => sum + buffer.byteLength, 0);
+  }
+
+  open(memory: DeviceMemory): DeviceReader {
+    this.#call("open");
+    this.memories.push(memory);
+    let state: "open" | "ready" | "busy" | "disposed" = "open";
+    const synchronize = (name: string): void => {
+      assertEquals(state, "open", "synchronized once, before all else");
+      this.#call(name);
+      state = "ready";
+    };
+    const begin = (name: string, into: Uint8Array<ArrayBuffer>): void => {
+      assertEquals(state, "ready");
+      this.#buffers.add(into.buffer);
+      this.bytesRead += into.length;
+      this.peakBytes = Math.max(this.peakBytes, this.heldBytes());
+      this.#call(name);
+    };
+    const copy = (at: number, into: Uint8Array<ArrayBuffer>): void => {
+      assert(Number.isSafeInteger(at) && at >= 0, `byte ${at}`);
+      assert(into.length > 0, "nothing to be read");
+      assert(at + into.length <= memory.byteLength, "beyond the memory");
+      const address = Number(memory.data) + memory.byteOffset + at;
+      const there = bufferAt(address, into.length);
+      into.set(new Uint8Array(there));
+      there.transfer(0);
+    };
+    const { hasRows, isAsync } = this.#options;
+    return {
+      synchronize: () => synchronize("synchronize"),
+      read(at, into) {
+        begin("read", into);
+        copy(at, into);
+      },
+      ...isAsync && {
+        // deno-lint-ignore require-await
+        synchronizeAsync: async () => synchronize("synchronizeAsync"),
+        async readAsync(at: number, into: Uint8Array<ArrayBuffer>) {
+          begin("readAsync", into);
+          state = "busy";
+          await new Promise((resolve) => setTimeout(resolve));
+          assertEquals(state, "busy", "disposed before the read has ended");
+          state = "ready";
+          copy(at, into);
+        },
+      },
+      ...hasRows && {
+        readRows(rows: DeviceRows, into: Uint8Array<ArrayBuffer>) {
+          const { byteOffset, pitch, rowBytes, count } = rows;
+          begin("readRows", into);
+          assert(Number.isSafeInteger(pitch) && pitch >= rowBytes);
+          assert(Number.isSafeInteger(rowBytes) && rowBytes > 0);
+          assert(Number.isSafeInteger(count) && count >= 2);
+          assertEquals(into.length, count * rowBytes);
+          for (let row = 0; row < count; row++) {
+            const part = into.subarray(row * rowBytes, (row + 1) * rowBytes);
+            copy(byteOffset + row * pitch, part);
+          }
+        },
+      },
+      [Symbol.dispose]: () => {
+        assert(state !== "disposed" && state !== "busy", `it is ${state}`);
+        state = "disposed";
+        this.#call("dispose");
+      },
+    };
+  }
+
+  #call(name: string): void {
+    this.calls.push(name);
+    this.#options.onCall?.(name, this.count(name) - 1);
+  }
+}
+
+/** Runs something while a runtime is registered for a device type. */
+export async function withRuntime<T>(
+  type: number,
+  runtime: DeviceRuntime,
+  run: () => T | Promise<T>,
+): Promise<T> {
+  registerDevice(type, runtime);
+  try {
+    return await run();
+  } finally {
+    registerDevice(type, null);
+  }
+}
