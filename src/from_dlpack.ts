@@ -125,10 +125,12 @@ const STEP_BYTES = 32 * 1024 * 1024;
  * import { fromDlpackAsync, Tensor } from "@dlpack/deno";
  * import { assertEquals } from "@std/assert";
  *
- * const producer = Tensor.from(new Float32Array(1000));
+ * // A large one, of a library:
+ * const capsule = Tensor.from(new Float32Array(1000))
+ *   .__dlpack__({ maxVersion: [1, 3] });
  * let percent = 0;
  *
- * const t = await fromDlpackAsync(producer, {
+ * const t = await fromDlpackAsync(capsule, {
  *   copy: true,
  *   signal: AbortSignal.timeout(60_000),
  *   onProgress: (done, total) => percent = 100 * done / total,

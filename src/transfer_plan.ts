@@ -8,7 +8,7 @@
  * @module
  */
 
-import { isContiguous, type Layout, sizeOf } from "./layout.ts";
+import { isContiguous, type Layout } from "./layout.ts";
 
 /** How elements lie in bytes. */
 export interface ElementBits {
@@ -132,8 +132,7 @@ export function planTransfer(
   return {
     size,
     layout: side,
-    isInOrder: size === sizeOf(shape) && offset === 0 &&
-      isContiguous(shape, after),
+    isInOrder: offset === 0 && isContiguous(shape, after),
     pieces: () => piecesOf(way, run, lowest, element, limits),
   };
 }

@@ -259,7 +259,7 @@ Deno.test("fromDlpack() follows the table of device and copy", async (t) => {
       assertEquals(refused({ copy: true }, "device"), 1);
       assertEquals(refused({ copy: false }, "device"), 1);
       assertEquals(refused({ device: "cpu", copy: false }, "copy"), 1);
-      // No runtime for any device yet: what there is is refused, not guessed.
+      // It is the host's memory in truth: what no runtime knows is refused.
       assertEquals(refused({ device: "cpu" }, "device"), 1);
     });
   }
