@@ -1,0 +1,516 @@
+/**
+ * CUDA, by its driver: no toolkit is needed.
+ *
+ * @module
+ */
+
+import { addressOfArray } from "../memory.ts";
+import {
+  deviceError,
+  type DriverPlace,
+  hasDriver,
+  openDriver,
+} from "./driver.ts";
+import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
+import type { DeviceMemory, DeviceReader, DeviceRuntime } from "./runtime.ts";
+
+const place: DriverPlace = {
+  name: "the CUDA driver",
+  variable: "DLPACK_CUDA_LIBRARY",
+  sonames: {
+    linux: ["libcuda.so.1", "libcuda.so"],
+    windows: ["nvcuda.dll"],
+  },
+};
+
+// The names that end with _v2 are those of 64 bits; the plain ones are older.
+const symbols = {
+  cuInit: {
+    parameters: [
+      "u32", // unsigned int Flags
+    ],
+    result: "i32",
+  },
+  cuGetErrorName: {
+    parameters: [
+      "i32", // CUresult error
+      "buffer", // const char **pStr
+    ],
+    result: "i32",
+  },
+  cuDeviceGet: {
+    parameters: [
+      "buffer", // CUdevice *device
+      "i32", // int ordinal
+    ],
+    result: "i32",
+  },
+  cuDevicePrimaryCtxRetain: {
+    parameters: [
+      "buffer", // CUcontext *pctx
+      "i32", // CUdevice dev
+    ],
+    result: "i32",
+  },
+  cuDevicePrimaryCtxRelease_v2: {
+    parameters: [
+      "i32", // CUdevice dev
+    ],
+    result: "i32",
+  },
+  cuCtxPushCurrent_v2: {
+    parameters: [
+      "u64", // CUcontext ctx
+    ],
+    result: "i32",
+  },
+  cuCtxPopCurrent_v2: {
+    parameters: [
+      "buffer", // CUcontext *pctx
+    ],
+    result: "i32",
+  },
+  cuCtxSynchronize: {
+    parameters: [],
+    result: "i32",
+  },
+  cuPointerGetAttribute: {
+    parameters: [
+      "buffer", // void *data
+      "u32", // CUpointer_attribute attribute
+      "u64", // CUdeviceptr ptr
+    ],
+    result: "i32",
+  },
+  cuMemcpyDtoH_v2: {
+    parameters: [
+      "buffer", // void *dstHost
+      "u64", // CUdeviceptr srcDevice
+      "usize", // size_t ByteCount
+    ],
+    result: "i32",
+  },
+  cuMemcpyDtoHAsync_v2: {
+    parameters: [
+      "u64", // void *dstHost
+      "u64", // CUdeviceptr srcDevice
+      "usize", // size_t ByteCount
+      "u64", // CUstream hStream
+    ],
+    result: "i32",
+  },
+  cuMemcpy2D_v2: {
+    parameters: [
+      "buffer", // const CUDA_MEMCPY2D *pCopy
+    ],
+    result: "i32",
+  },
+  cuMemHostAlloc: {
+    parameters: [
+      "buffer", // void **pp
+      "usize", // size_t bytesize
+      "u32", // unsigned int Flags
+    ],
+    result: "i32",
+  },
+  cuMemFreeHost: {
+    parameters: [
+      "u64", // void *p
+    ],
+    result: "i32",
+  },
+  cuStreamCreate: {
+    parameters: [
+      "buffer", // CUstream *phStream
+      "u32", // unsigned int Flags
+    ],
+    result: "i32",
+  },
+  cuStreamDestroy_v2: {
+    parameters: [
+      "u64", // CUstream hStream
+    ],
+    result: "i32",
+  },
+  cuStreamSynchronize: {
+    parameters: [
+      "u64", // CUstream hStream
+    ],
+    result: "i32",
+  },
+  cuStreamQuery: {
+    parameters: [
+      "u64", // CUstream hStream
+    ],
+    result: "i32",
+  },
+  cuEventCreate: {
+    parameters: [
+      "buffer", // CUevent *phEvent
+      "u32", // unsigned int Flags
+    ],
+    result: "i32",
+  },
+  cuEventDestroy_v2: {
+    parameters: [
+      "u64", // CUevent hEvent
+    ],
+    result: "i32",
+  },
+  cuEventRecord: {
+    parameters: [
+      "u64", // CUevent hEvent
+      "u64", // CUstream hStream
+    ],
+    result: "i32",
+  },
+  cuEventQuery: {
+    parameters: [
+      "u64", // CUevent hEvent
+    ],
+    result: "i32",
+  },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Cuda = Deno.DynamicLibrary<typeof symbols>["symbols"];
+
+/** `CUresult`. */
+const SUCCESS = 0;
+const INVALID_VALUE = 1;
+const INVALID_CONTEXT = 201;
+const NOT_READY = 600;
+
+/** What to do about some of the others. */
+const hints: Readonly<Record<number, string>> = {
+  2: "free memory of the host or the device",
+  34: "this library is only for linking; name the driver's own in " +
+    place.variable,
+  35: "update the driver",
+  100: "check that nvidia-smi lists a GPU",
+  101: "check that nvidia-smi lists that GPU",
+  400: "the stream is none of CUDA's",
+  700: "a kernel of the library that made the tensor went wrong before",
+  803: "driver and kernel module differ; restart the machine",
+  999: "check that nvidia-smi works",
+};
+
+/** `CUpointer_attribute`. */
+const CONTEXT = 1;
+const MEMORY_TYPE = 2;
+const DEVICE_ORDINAL = 9;
+const RANGE_START_ADDR = 11;
+const RANGE_SIZE = 12;
+
+/** `CUmemorytype`. */
+const HOST = 1n;
+const DEVICE = 2n;
+const ARRAY = 3n;
+
+/** The legacy default stream: what is in it waits for all blocking streams. */
+const LEGACY_STREAM = 1n;
+
+const NON_BLOCKING = 1;
+const DISABLE_TIMING = 2;
+
+/** `CUDA_MEMCPY2D`, in words of 8 bytes. */
+const MEMCPY2D = {
+  srcMemoryType: 2,
+  srcDevice: 4,
+  srcPitch: 6,
+  dstMemoryType: 9,
+  dstHost: 10,
+  dstPitch: 13,
+  widthInBytes: 14,
+  height: 15,
+  size: 16,
+} as const;
+
+/** The longest pitch of a copy of rows. */
+const MAX_PITCH = 2 ** 31 - 1;
+
+/** Copies the memory of NVIDIA's GPUs to the host. */
+export const cuda: DeviceRuntime = {
+  name: place.name,
+  isHere: () => hasDriver(place, symbols),
+  open: openMemory,
+};
+
+function openMemory(memory: DeviceMemory): DeviceReader {
+  const wait = waitFor(memory);
+  const driver = new CudaDriver(openDriver(place, symbols, memory), memory);
+  try {
+    driver.open();
+  } catch (error) {
+    driver.close();
+    throw error;
+  }
+  return new GpuReader(driver, memory, wait, LEGACY_STREAM);
+}
+
+/** Streams are numbered as the array API says. */
+function waitFor(memory: DeviceMemory): Wait {
+  const { stream } = memory;
+  if (stream === null) return "everything";
+  if (BigInt(stream) === -1n) return "nothing";
+  if (BigInt(stream) === 0n) {
+    throw deviceError(
+      memory,
+      "stream 0 can be two of CUDA's; pass 1 for the legacy default stream, 2 " +
+        "for the per-thread one",
+    );
+  }
+  // 1 and 2 are the driver's own handles of those two.
+  return BigInt(stream);
+}
+
+class CudaDriver implements GpuDriver {
+  readonly #cuda: Cuda;
+  readonly #memory: DeviceMemory;
+  /** The memory's context; 0 until it is known. */
+  #context = 0n;
+  /** Whose primary contexts are to be released. */
+  readonly #retained: number[] = [];
+
+  constructor(cuda: Cuda, memory: DeviceMemory) {
+    this.#cuda = cuda;
+    this.#memory = memory;
+  }
+
+  /** Finds the memory's context, and checks that it is memory. */
+  open(): void {
+    const { data, byteOffset, id } = this.#memory;
+    const address = data + BigInt(byteOffset);
+    this.#check("cuInit", this.#cuda.cuInit(0));
+    let status = this.#ask(DEVICE_ORDINAL, address).status;
+    if (status === INVALID_CONTEXT) {
+      this.#context = this.#retain(id);
+      status = this.#ask(DEVICE_ORDINAL, address).status;
+    }
+    if (status === INVALID_VALUE) throw this.#unknown(address);
+    this.#check("cuPointerGetAttribute", status);
+    // What the driver says of the memory counts, not what the struct says.
+    const ordinal = Number(this.#ask(DEVICE_ORDINAL, address).value);
+    const { value: context } = this.#ask(CONTEXT, address);
+    this.#context = context !== 0n ? context : this.#retain(ordinal);
+    if (this.#ask(MEMORY_TYPE, address).value === ARRAY) {
+      throw deviceError(
+        this.#memory,
+        "it is a CUDA array; have the library copy it to linear memory",
+      );
+    }
+    this.#checkRange(address);
+  }
+
+  /** The tensor must lie in one allocation, or in neighbours that touch. */
+  #checkRange(address: bigint): void {
+    const end = address + BigInt(this.#memory.byteLength);
+    for (let at = address; at < end;) {
+      const start = this.#ask(RANGE_START_ADDR, at);
+      const size = this.#ask(RANGE_SIZE, at);
+      const isKnown = start.status === SUCCESS && size.status === SUCCESS;
+      // Drivers before 11.0 cannot tell.
+      if (!isKnown && at === address) return;
+      const next = isKnown ? start.value + size.value : at;
+      if (next <= at) {
+        throw deviceError(
+          this.#memory,
+          `it ends at 0x${end.toString(16)}, the memory that the driver ` +
+            `knows there at 0x${at.toString(16)}`,
+        );
+      }
+      at = next;
+    }
+  }
+
+  within<T>(calls: () => T): T {
+    const { cuCtxPushCurrent_v2, cuCtxPopCurrent_v2 } = this.#cuda;
+    this.#check("cuCtxPushCurrent_v2", cuCtxPushCurrent_v2(this.#context));
+    let status = SUCCESS;
+    let result: T;
+    try {
+      result = calls();
+    } finally {
+      status = cuCtxPopCurrent_v2(new BigUint64Array(1));
+    }
+    this.#check("cuCtxPopCurrent_v2", status);
+    return result;
+  }
+
+  synchronize(): void {
+    this.#check("cuCtxSynchronize", this.#cuda.cuCtxSynchronize());
+  }
+
+  synchronizeStream(stream: bigint): void {
+    const status = this.#cuda.cuStreamSynchronize(stream);
+    this.#check("cuStreamSynchronize", status);
+  }
+
+  isIdle(stream: bigint): boolean {
+    return this.#isReady("cuStreamQuery", this.#cuda.cuStreamQuery(stream));
+  }
+
+  copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
+    const length = BigInt(into.length);
+    const status = this.#cuda.cuMemcpyDtoH_v2(into, from, length);
+    this.#check("cuMemcpyDtoH_v2", status);
+  }
+
+  copyRows(
+    into: Uint8Array<ArrayBuffer>,
+    from: bigint,
+    pitch: number,
+    rowBytes: number,
+    count: number,
+  ): void {
+    if (pitch > MAX_PITCH) {
+      for (let row = 0; row < count; row++) {
+        const part = into.subarray(row * rowBytes, (row + 1) * rowBytes);
+        this.copy(part, from + BigInt(row) * BigInt(pitch));
+      }
+      return;
+    }
+    const copy = new BigUint64Array(MEMCPY2D.size);
+    copy[MEMCPY2D.srcMemoryType] = DEVICE;
+    copy[MEMCPY2D.srcDevice] = from;
+    copy[MEMCPY2D.srcPitch] = BigInt(pitch);
+    copy[MEMCPY2D.dstMemoryType] = HOST;
+    copy[MEMCPY2D.dstHost] = addressOfArray(into);
+    copy[MEMCPY2D.dstPitch] = BigInt(rowBytes);
+    copy[MEMCPY2D.widthInBytes] = BigInt(rowBytes);
+    copy[MEMCPY2D.height] = BigInt(count);
+    this.#check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
+  }
+
+  copyLater(
+    into: bigint,
+    from: bigint,
+    length: number,
+    stream: bigint,
+  ): void {
+    const { cuMemcpyDtoHAsync_v2 } = this.#cuda;
+    const status = cuMemcpyDtoHAsync_v2(into, from, BigInt(length), stream);
+    this.#check("cuMemcpyDtoHAsync_v2", status);
+  }
+
+  allocatePinned(length: number): bigint {
+    const { cuMemHostAlloc } = this.#cuda;
+    return this.#made(
+      "cuMemHostAlloc",
+      (made) => cuMemHostAlloc(made, BigInt(length), 0),
+    );
+  }
+
+  freePinned(address: bigint): void {
+    this.#check("cuMemFreeHost", this.#cuda.cuMemFreeHost(address));
+  }
+
+  createStream(): bigint {
+    const { cuStreamCreate } = this.#cuda;
+    return this.#made(
+      "cuStreamCreate",
+      (made) => cuStreamCreate(made, NON_BLOCKING),
+    );
+  }
+
+  destroyStream(stream: bigint): void {
+    const status = this.#cuda.cuStreamDestroy_v2(stream);
+    this.#check("cuStreamDestroy_v2", status);
+  }
+
+  createEvent(): bigint {
+    const { cuEventCreate } = this.#cuda;
+    return this.#made(
+      "cuEventCreate",
+      (made) => cuEventCreate(made, DISABLE_TIMING),
+    );
+  }
+
+  destroyEvent(event: bigint): void {
+    const status = this.#cuda.cuEventDestroy_v2(event);
+    this.#check("cuEventDestroy_v2", status);
+  }
+
+  record(event: bigint, stream: bigint): void {
+    this.#check("cuEventRecord", this.#cuda.cuEventRecord(event, stream));
+  }
+
+  isDone(event: bigint): boolean {
+    return this.#isReady("cuEventQuery", this.#cuda.cuEventQuery(event));
+  }
+
+  close(): void {
+    for (const device of this.#retained.splice(0)) {
+      this.#cuda.cuDevicePrimaryCtxRelease_v2(device);
+    }
+  }
+
+  /** The primary context of a device: the one that CUDA's runtime API uses. */
+  #retain(ordinal: number): bigint {
+    const { cuDeviceGet, cuDevicePrimaryCtxRetain } = this.#cuda;
+    const device = new Int32Array(1);
+    this.#check("cuDeviceGet", cuDeviceGet(device, ordinal));
+    const context = this.#made(
+      "cuDevicePrimaryCtxRetain",
+      (made) => cuDevicePrimaryCtxRetain(made, device[0]!),
+    );
+    this.#retained.push(device[0]!);
+    return context;
+  }
+
+  /** Asks what memory is at an address, in the context if there is one yet. */
+  #ask(
+    attribute: number,
+    address: bigint,
+  ): { status: number; value: bigint } {
+    const { cuPointerGetAttribute } = this.#cuda;
+    const answer = new BigUint64Array(1);
+    const ask = (): number => cuPointerGetAttribute(answer, attribute, address);
+    const status = this.#context === 0n ? ask() : this.within(ask);
+    return { status, value: status === SUCCESS ? answer[0]! : 0n };
+  }
+
+  #made(
+    call: string,
+    make: (made: BigUint64Array<ArrayBuffer>) => number,
+  ): bigint {
+    const made = new BigUint64Array(1);
+    this.#check(call, make(made));
+    return made[0]!;
+  }
+
+  #isReady(call: string, status: number): boolean {
+    if (status === NOT_READY) return false;
+    this.#check(call, status);
+    return true;
+  }
+
+  #check(call: string, status: number): void {
+    if (status === SUCCESS) return;
+    const hint = hints[status];
+    throw deviceError(
+      this.#memory,
+      `${call} failed with ${this.#nameOf(status)} (${status})` +
+        (hint === undefined ? "" : `: ${hint}`),
+    );
+  }
+
+  #nameOf(status: number): string {
+    const name = new BigUint64Array(1);
+    if (this.#cuda.cuGetErrorName(status, name) !== SUCCESS) return "an error";
+    const pointer = Deno.UnsafePointer.create(name[0]!);
+    return pointer === null
+      ? "an error"
+      : Deno.UnsafePointerView.getCString(pointer);
+  }
+
+  #unknown(address: bigint): Error {
+    return deviceError(
+      this.#memory,
+      `the driver knows no memory at 0x${
+        address.toString(16)
+      }: was it freed? ` +
+        "cuPointerGetAttribute failed with " +
+        `${this.#nameOf(INVALID_VALUE)} (${INVALID_VALUE})`,
+    );
+  }
+}

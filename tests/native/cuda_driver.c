@@ -1,0 +1,362 @@
+/* A stand-in for the CUDA driver (Linux): what ffi/devices/cuda.ts calls of it.
+ *
+ * Device memory is a PROT_NONE mapping, so that a host that reads it crashes;
+ * the driver reaches it by another mapping of the same file. Calls need the
+ * context of the memory to be current on their thread, as the driver's do.
+ * Work on a stream is a fill that lands when somebody waits for it. Every call
+ * is counted, and can be made to fail.
+ */
+#define _GNU_SOURCE /* memfd_create */
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+enum {
+  SUCCESS = 0,
+  INVALID_VALUE = 1,
+  OUT_OF_MEMORY = 2,
+  NO_DEVICE = 100,
+  INVALID_DEVICE = 101,
+  INVALID_CONTEXT = 201,
+  INVALID_HANDLE = 400,
+  NOT_READY = 600
+};
+
+enum { DEVICES = 2, BLOCKS = 64, HANDLES = 64, DEPTH = 16, POLLS = 3 };
+
+/* Contexts: 1 and 2 are the primary ones of devices 0 and 1, 3 is another one
+ * of device 1. */
+static int device_of(uint64_t context) { return context == 1 ? 0 : 1; }
+
+typedef struct {
+  uint8_t *device; /* what the caller sees */
+  uint8_t *host;   /* the same memory for this file */
+  size_t size;
+  uint64_t context;
+  int type; /* CUmemorytype */
+} Block;
+
+typedef struct {
+  int used, polls;
+  uint8_t *at; /* where the last work of a stream is to land; NULL for none */
+  uint8_t value;
+  size_t size;
+  const uint8_t *from; /* or a copy from here */
+  uint64_t stream;     /* of an event: what it was recorded in, plus one */
+} Handle;
+
+static Block blocks[BLOCKS];
+static Handle streams[HANDLES]; /* 0 legacy non-blocking work, 1 legacy, 2 ... */
+static Handle events[HANDLES];
+static int retained[DEVICES], pinned, devices = DEVICES, ask_in_context;
+static int ranges_unknown;
+static _Thread_local uint64_t stack[DEPTH];
+static _Thread_local int depth;
+
+static char counted[64][40];
+static int counts[64];
+static char failing[40];
+static int failing_at, failing_with;
+
+static int *count_of(const char *name) {
+  int i = 0;
+  while (counted[i][0] != 0 && strcmp(counted[i], name) != 0) i++;
+  strcpy(counted[i], name);
+  return &counts[i];
+}
+
+/* Counts a call, and says whether it is to fail. */
+static int enter(const char *name) {
+  int number = ++*count_of(name);
+  if (strcmp(failing, name) != 0 || number != failing_at) return SUCCESS;
+  return failing_with;
+}
+
+#define ENTER                          \
+  do {                                 \
+    int status_ = enter(__func__);     \
+    if (status_ != 0) return status_;  \
+  } while (0)
+#define IN_CONTEXT \
+  if (depth == 0) return INVALID_CONTEXT
+
+static Block *find(uint64_t at, size_t size) {
+  for (int i = 0; i < BLOCKS; i++) {
+    uint64_t start = (uint64_t)(uintptr_t)blocks[i].device;
+    if (start != 0 && at >= start && at + size <= start + blocks[i].size)
+      return &blocks[i];
+  }
+  return NULL;
+}
+
+static void land(Handle *stream) {
+  if (stream->at == NULL) return;
+  if (stream->from != NULL) memcpy(stream->at, stream->from, stream->size);
+  else memset(stream->at, stream->value, stream->size);
+  stream->at = NULL;
+}
+
+/* ---- for the tests ---- */
+
+EXPORT void sim_reset(void) {
+  memset(counts, 0, sizeof counts);
+  failing[0] = 0;
+  devices = DEVICES;
+  ask_in_context = ranges_unknown = 0;
+}
+EXPORT void sim_fail(const char *name, int at, int with) {
+  strcpy(failing, name);
+  failing_at = *count_of(name) + at;
+  failing_with = with;
+}
+EXPORT int sim_count(const char *name) { return *count_of(name); }
+EXPORT void sim_devices(int count) { devices = count; }
+EXPORT void sim_ask_in_context(int on) { ask_in_context = on; }
+EXPORT void sim_ranges_unknown(int on) { ranges_unknown = on; }
+
+/* What was not given back. */
+EXPORT int sim_held(void) {
+  int held = pinned + depth;
+  for (int i = 0; i < DEVICES; i++) held += retained[i];
+  for (int i = 3; i < HANDLES; i++) held += streams[i].used + events[i].used;
+  return held;
+}
+
+/* Takes all but one stream as given back. */
+EXPORT void sim_forget(uint64_t stream) {
+  pinned = 0;
+  for (uint64_t i = 3; i < HANDLES; i++) {
+    events[i].used = 0;
+    if (i != stream) streams[i].used = 0;
+  }
+}
+
+/* Memory of a context; neighbours is how many allocations it is made of. */
+EXPORT uint64_t sim_alloc(const uint8_t *bytes, size_t size, uint64_t context,
+                          int type, int neighbours) {
+  int file = memfd_create("device", 0);
+  if (ftruncate(file, (off_t)size) != 0) abort();
+  uint8_t *host =
+      mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  /* Managed memory is the host's as well. */
+  uint8_t *device = type == 4 ? host
+                              : mmap(NULL, size, PROT_NONE, MAP_SHARED, file, 0);
+  close(file);
+  memcpy(host, bytes, size);
+  size_t part = size / (size_t)neighbours;
+  for (int i = 0, n = 0; i < BLOCKS && n < neighbours; i++) {
+    if (blocks[i].device != NULL) continue;
+    size_t at = part * (size_t)n++;
+    blocks[i] = (Block){device + at, host + at, part, context, type};
+  }
+  return (uint64_t)(uintptr_t)device;
+}
+EXPORT void sim_free(uint64_t at) {
+  Block *block = find(at, 1);
+  if (block != NULL) block->device = NULL; /* stays mapped, and barred */
+}
+EXPORT uint64_t sim_stream(void) {
+  for (uint64_t i = 3; i < HANDLES; i++)
+    if (!streams[i].used) return streams[i].used = 1, i;
+  abort();
+}
+/* A stream fills memory, when it comes to it. */
+EXPORT void sim_fill_later(uint64_t at, uint8_t value, size_t size,
+                           uint64_t stream) {
+  streams[stream] = (Handle){
+      .used = 1, .polls = POLLS, .at = find(at, size)->host +
+          (at - (uint64_t)(uintptr_t)find(at, size)->device),
+      .value = value, .size = size};
+}
+EXPORT void sim_destroy_stream(uint64_t stream) { streams[stream].used = 0; }
+
+/* ---- the driver ---- */
+
+EXPORT int cuInit(unsigned flags) {
+  ENTER;
+  if (flags != 0) return INVALID_VALUE;
+  return devices == 0 ? NO_DEVICE : SUCCESS;
+}
+EXPORT int cuGetErrorName(int error, const char **name) {
+  *name = error == INVALID_VALUE     ? "CUDA_ERROR_INVALID_VALUE"
+          : error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == NO_DEVICE       ? "CUDA_ERROR_NO_DEVICE"
+          : error == INVALID_DEVICE  ? "CUDA_ERROR_INVALID_DEVICE"
+          : error == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT"
+          : error == INVALID_HANDLE  ? "CUDA_ERROR_INVALID_HANDLE"
+          : error == 700             ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+                                     : NULL;
+  return *name == NULL ? INVALID_VALUE : SUCCESS;
+}
+EXPORT int cuDeviceGet(int *device, int ordinal) {
+  ENTER;
+  *device = ordinal;
+  return ordinal < 0 || ordinal >= devices ? INVALID_DEVICE : SUCCESS;
+}
+EXPORT int cuDevicePrimaryCtxRetain(uint64_t *context, int device) {
+  ENTER;
+  retained[device]++;
+  *context = (uint64_t)device + 1;
+  return SUCCESS;
+}
+EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
+  retained[device]--;
+  return enter(__func__);
+}
+EXPORT int cuCtxPushCurrent_v2(uint64_t context) {
+  ENTER;
+  if (context < 1 || context > 3 || depth == DEPTH) return INVALID_CONTEXT;
+  stack[depth++] = context;
+  return SUCCESS;
+}
+EXPORT int cuCtxPopCurrent_v2(uint64_t *context) {
+  if (depth == 0) return INVALID_CONTEXT;
+  *context = stack[--depth];
+  return enter(__func__);
+}
+EXPORT int cuCtxSynchronize(void) {
+  ENTER;
+  IN_CONTEXT;
+  for (int i = 0; i < HANDLES; i++) land(&streams[i]);
+  return SUCCESS;
+}
+EXPORT int cuPointerGetAttribute(uint64_t *data, int attribute, uint64_t at) {
+  ENTER;
+  if (ask_in_context) IN_CONTEXT;
+  Block *block = find(at, 1);
+  if (block == NULL) return INVALID_VALUE;
+  switch (attribute) {
+    case 1: *data = block->context == 3 ? 3 : 0; return SUCCESS;
+    case 2: *(uint32_t *)data = (uint32_t)block->type; return SUCCESS;
+    case 9: *(int32_t *)data = device_of(block->context); return SUCCESS;
+    case 11: *data = (uint64_t)(uintptr_t)block->device; break;
+    case 12: *data = block->size; break;
+    default: return INVALID_VALUE;
+  }
+  return ranges_unknown ? INVALID_VALUE : SUCCESS;
+}
+
+static const uint8_t *readable(uint64_t from, size_t size) {
+  Block *block = find(from, size);
+  if (block == NULL || block->context != stack[depth - 1]) return NULL;
+  return block->host + (from - (uint64_t)(uintptr_t)block->device);
+}
+
+EXPORT int cuMemcpyDtoH_v2(void *into, uint64_t from, size_t size) {
+  ENTER;
+  IN_CONTEXT;
+  const uint8_t *source = readable(from, size);
+  if (source == NULL) return INVALID_VALUE;
+  land(&streams[1]); /* only the default stream is waited for */
+  memcpy(into, source, size);
+  return SUCCESS;
+}
+EXPORT int cuMemcpy2D_v2(const uint64_t *copy) {
+  ENTER;
+  IN_CONTEXT;
+  if ((uint32_t)copy[2] != 2 || (uint32_t)copy[9] != 1) return INVALID_VALUE;
+  if (copy[0] | copy[1] | copy[7] | copy[8]) return INVALID_VALUE;
+  if (copy[14] > copy[6] || copy[14] > copy[13]) return INVALID_VALUE;
+  for (uint64_t row = 0; row < copy[15]; row++) {
+    const uint8_t *source = readable(copy[4] + row * copy[6], copy[14]);
+    if (source == NULL) return INVALID_VALUE;
+    memcpy((uint8_t *)(uintptr_t)copy[10] + row * copy[13], source, copy[14]);
+  }
+  return SUCCESS;
+}
+EXPORT int cuMemHostAlloc(void **made, size_t size, unsigned flags) {
+  ENTER;
+  IN_CONTEXT;
+  if (flags != 0) return INVALID_VALUE;
+  pinned++;
+  return *made = malloc(size), SUCCESS;
+}
+EXPORT int cuMemFreeHost(void *at) {
+  pinned--;
+  memset(at, 0xdb, 1);
+  free(at);
+  return enter(__func__);
+}
+EXPORT int cuStreamCreate(uint64_t *made, unsigned flags) {
+  ENTER;
+  IN_CONTEXT;
+  if (flags != 1) return INVALID_VALUE;
+  return *made = sim_stream(), SUCCESS;
+}
+EXPORT int cuStreamDestroy_v2(uint64_t stream) {
+  streams[stream].used = 0;
+  return enter(__func__);
+}
+static int is_stream(uint64_t stream) {
+  return stream == 1 || stream == 2 ||
+         (stream < HANDLES && streams[stream].used);
+}
+EXPORT int cuStreamSynchronize(uint64_t stream) {
+  ENTER;
+  IN_CONTEXT;
+  if (!is_stream(stream)) return INVALID_HANDLE;
+  land(&streams[stream]);
+  return SUCCESS;
+}
+static int query(uint64_t stream) {
+  if (streams[stream].at == NULL) return SUCCESS;
+  if (streams[stream].polls-- > 0) return NOT_READY;
+  land(&streams[stream]);
+  return SUCCESS;
+}
+EXPORT int cuStreamQuery(uint64_t stream) {
+  ENTER;
+  IN_CONTEXT;
+  return is_stream(stream) ? query(stream) : INVALID_HANDLE;
+}
+EXPORT int cuEventCreate(uint64_t *made, unsigned flags) {
+  ENTER;
+  IN_CONTEXT;
+  if (flags != 2) return INVALID_VALUE;
+  for (uint64_t i = 3; i < HANDLES; i++) {
+    if (events[i].used) continue;
+    events[i] = (Handle){.used = 1};
+    return *made = i, SUCCESS;
+  }
+  return OUT_OF_MEMORY;
+}
+EXPORT int cuEventDestroy_v2(uint64_t event) {
+  events[event].used = 0;
+  return enter(__func__);
+}
+EXPORT int cuEventRecord(uint64_t event, uint64_t stream) {
+  ENTER;
+  IN_CONTEXT;
+  events[event].stream = stream + 1;
+  events[event].polls = POLLS;
+  return SUCCESS;
+}
+EXPORT int cuEventQuery(uint64_t event) {
+  ENTER;
+  IN_CONTEXT;
+  Handle *mark = &events[event];
+  if (mark->stream == 0) return SUCCESS;
+  if (mark->polls-- > 0) return NOT_READY;
+  land(&streams[mark->stream - 1]); /* the test's work */
+  if (mark->at != NULL) land(mark); /* our copy */
+  return SUCCESS;
+}
+EXPORT int cuMemcpyDtoHAsync_v2(uint8_t *into, uint64_t from, size_t size,
+                                uint64_t stream) {
+  ENTER;
+  IN_CONTEXT;
+  const uint8_t *source = readable(from, size);
+  if (source == NULL || !is_stream(stream)) return INVALID_VALUE;
+  memset(into, 0xdb, size);
+  land(&streams[stream]); /* the copy before this one */
+  streams[stream].at = into;
+  streams[stream].from = source;
+  streams[stream].size = size;
+  streams[stream].polls = POLLS;
+  return SUCCESS;
+}
