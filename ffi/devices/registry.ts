@@ -7,11 +7,13 @@
 import { deviceName, DeviceType, isHost } from "../../src/device.ts";
 import { cuda } from "./cuda.ts";
 import { opencl } from "./opencl.ts";
+import { rocm } from "./rocm.ts";
 import type { DeviceRuntime } from "./runtime.ts";
 
 /** What this module brings along, by `DLDeviceType`. */
 const builtIn: ReadonlyMap<number, DeviceRuntime> = new Map([
   [DeviceType.cuda, cuda],
+  [DeviceType.rocm, rocm],
   [DeviceType.opencl, opencl],
 ]);
 

@@ -2,7 +2,8 @@
 
 import { compile } from "./cc.ts";
 
-const symbols = {
+/** What the tests call of a stand-in. */
+export const stand = {
   sim_reset: { parameters: [], result: "void" }, // void (void)
   sim_fail: { parameters: ["buffer", "i32", "i32"], result: "void" }, // void (const char *name, int at, int with)
   sim_count: { parameters: ["buffer"], result: "i32" }, // int (const char *name)
@@ -30,8 +31,8 @@ export const driverPath: string = decodeURIComponent(
 );
 
 /** The stand-in's own functions. */
-export const driver: Deno.DynamicLibrary<typeof symbols>["symbols"] = Deno
-  .dlopen(driverPath, symbols).symbols;
+export const driver: Deno.DynamicLibrary<typeof stand>["symbols"] = Deno
+  .dlopen(driverPath, stand).symbols;
 
 /** A name for C. */
 export function cString(text: string): Uint8Array<ArrayBuffer> {

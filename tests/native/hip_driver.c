@@ -1,0 +1,122 @@
+/* A stand-in for ROCm's HIP runtime (Linux): what ffi/devices/rocm.ts calls of
+ * it, made of the stand-in for CUDA. In place of contexts there is a current
+ * device for each thread; memory of another device cannot be copied.
+ */
+#include "cuda_driver.c"
+
+static _Thread_local int current;
+
+#define ON_DEVICE(call)                     \
+  do {                                      \
+    stack[0] = (uint64_t)current + 1;       \
+    depth = 1;                              \
+    int result_ = call;                     \
+    depth = 0;                              \
+    return result_;                         \
+  } while (0)
+
+/* The default stream is CUDA's legacy one. */
+static uint64_t stream_of(uint64_t stream) { return stream == 0 ? 1 : stream; }
+
+EXPORT int sim_current(void) { return current; }
+EXPORT void sim_set_current(int device) { current = device; }
+
+EXPORT int hipInit(unsigned flags) {
+  ENTER;
+  return cuInit(flags);
+}
+EXPORT const char *hipGetErrorName(int error) {
+  return error == INVALID_VALUE    ? "hipErrorInvalidValue"
+         : error == NO_DEVICE      ? "hipErrorNoDevice"
+         : error == INVALID_HANDLE ? "hipErrorInvalidHandle"
+         : error == 700            ? "hipErrorIllegalAddress"
+                                   : "hipErrorUnknown";
+}
+EXPORT int hipGetDevice(int *device) {
+  ENTER;
+  *device = current;
+  return SUCCESS;
+}
+EXPORT int hipSetDevice(int device) {
+  if (device < 0 || device >= DEVICES) return INVALID_DEVICE;
+  int status = enter(__func__);
+  if (status == SUCCESS) current = device;
+  return status;
+}
+EXPORT int hipDeviceSynchronize(void) {
+  ENTER;
+  ON_DEVICE(cuCtxSynchronize());
+}
+EXPORT int hipPointerGetAttribute(void *data, int attribute, uint64_t at) {
+  ENTER;
+  if (attribute != 9) return INVALID_VALUE;
+  return cuPointerGetAttribute(data, attribute, at);
+}
+EXPORT int hipMemGetAddressRange(uint64_t *base, uint64_t *size, uint64_t at) {
+  ENTER;
+  Block *block = find(at, 1);
+  if (block == NULL || block->context != (uint64_t)current + 1)
+    return INVALID_VALUE;
+  *base = (uint64_t)(uintptr_t)block->device;
+  *size = block->size;
+  return SUCCESS;
+}
+EXPORT int hipMemcpyDtoH(void *into, uint64_t from, size_t size) {
+  ENTER;
+  ON_DEVICE(cuMemcpyDtoH_v2(into, from, size));
+}
+EXPORT int hipMemcpyDtoHAsync(void *into, uint64_t from, size_t size,
+                              uint64_t stream) {
+  ENTER;
+  ON_DEVICE(cuMemcpyDtoHAsync_v2(into, from, size, stream_of(stream)));
+}
+EXPORT int hipMemcpy2D(void *into, size_t into_pitch, uint64_t from,
+                       size_t pitch, size_t width, size_t height, int kind) {
+  ENTER;
+  if (kind != 2) return INVALID_VALUE;
+  uint64_t copy[16] = {0};
+  copy[2] = 2, copy[4] = from, copy[6] = pitch;
+  copy[9] = 1, copy[10] = (uint64_t)(uintptr_t)into, copy[13] = into_pitch;
+  copy[14] = width, copy[15] = height;
+  ON_DEVICE(cuMemcpy2D_v2(copy));
+}
+EXPORT int hipHostMalloc(void **made, size_t size, unsigned flags) {
+  ENTER;
+  ON_DEVICE(cuMemHostAlloc(made, size, flags));
+}
+EXPORT int hipHostFree(void *at) {
+  cuMemFreeHost(at);
+  return enter(__func__);
+}
+EXPORT int hipStreamCreateWithFlags(uint64_t *made, unsigned flags) {
+  ENTER;
+  ON_DEVICE(cuStreamCreate(made, flags));
+}
+EXPORT int hipStreamDestroy(uint64_t stream) {
+  cuStreamDestroy_v2(stream);
+  return enter(__func__);
+}
+EXPORT int hipStreamSynchronize(uint64_t stream) {
+  ENTER;
+  ON_DEVICE(cuStreamSynchronize(stream_of(stream)));
+}
+EXPORT int hipStreamQuery(uint64_t stream) {
+  ENTER;
+  ON_DEVICE(cuStreamQuery(stream_of(stream)));
+}
+EXPORT int hipEventCreateWithFlags(uint64_t *made, unsigned flags) {
+  ENTER;
+  ON_DEVICE(cuEventCreate(made, flags));
+}
+EXPORT int hipEventDestroy(uint64_t event) {
+  cuEventDestroy_v2(event);
+  return enter(__func__);
+}
+EXPORT int hipEventRecord(uint64_t event, uint64_t stream) {
+  ENTER;
+  ON_DEVICE(cuEventRecord(event, stream_of(stream)));
+}
+EXPORT int hipEventQuery(uint64_t event) {
+  ENTER;
+  ON_DEVICE(cuEventQuery(event));
+}
