@@ -6,6 +6,7 @@
 
 import { deviceName, DeviceType, isHost } from "../../src/device.ts";
 import { cuda } from "./cuda.ts";
+import { metal } from "./metal.ts";
 import { opencl } from "./opencl.ts";
 import { rocm } from "./rocm.ts";
 import type { DeviceRuntime } from "./runtime.ts";
@@ -15,6 +16,7 @@ const builtIn: ReadonlyMap<number, DeviceRuntime> = new Map([
   [DeviceType.cuda, cuda],
   [DeviceType.rocm, rocm],
   [DeviceType.opencl, opencl],
+  [DeviceType.metal, metal],
 ]);
 
 const registered = new Map<number, DeviceRuntime>();

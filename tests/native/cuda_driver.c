@@ -1,4 +1,4 @@
-/* A stand-in for the CUDA driver (Linux): what ffi/devices/cuda.ts calls of it.
+/* A stand-in for the CUDA driver (not for Windows): what ffi/devices/cuda.ts calls of it.
  *
  * Device memory is a PROT_NONE mapping, so that a host that reads it crashes;
  * the driver reaches it by another mapping of the same file. Calls need the
@@ -6,9 +6,10 @@
  * Work on a stream is a fill that lands when somebody waits for it. Every call
  * is counted, and can be made to fail.
  */
-#define _GNU_SOURCE /* memfd_create */
-#include <pthread.h>
+#define _DEFAULT_SOURCE /* ftruncate */
+#define _DARWIN_C_SOURCE
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -139,14 +140,15 @@ EXPORT void sim_forget(uint64_t stream) {
 /* Memory of a context; neighbours is how many allocations it is made of. */
 EXPORT uint64_t sim_alloc(const uint8_t *bytes, size_t size, uint64_t context,
                           int type, int neighbours) {
-  int file = memfd_create("device", 0);
+  FILE *opened = tmpfile();
+  int file = fileno(opened);
   if (ftruncate(file, (off_t)size) != 0) abort();
   uint8_t *host =
       mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   /* Managed memory is the host's as well. */
   uint8_t *device = type == 4 ? host
                               : mmap(NULL, size, PROT_NONE, MAP_SHARED, file, 0);
-  close(file);
+  fclose(opened);
   memcpy(host, bytes, size);
   size_t part = size / (size_t)neighbours;
   for (int i = 0, n = 0; i < BLOCKS && n < neighbours; i++) {

@@ -1,4 +1,4 @@
-/* A stand-in for ROCm's HIP runtime (Linux): what ffi/devices/rocm.ts calls of
+/* A stand-in for ROCm's HIP runtime (not for Windows): what ffi/devices/rocm.ts calls of
  * it, made of the stand-in for CUDA. In place of contexts there is a current
  * device for each thread; memory of another device cannot be copied.
  */
