@@ -5,7 +5,8 @@
  * @module
  */
 
-import { addressOfArray } from "../memory.ts";
+import { libc } from "../libc.ts";
+import { addressOfArray, Scratch } from "../memory.ts";
 
 const linux = {
   process_vm_readv: {
@@ -37,35 +38,53 @@ const windows = {
 /** Copies memory, or says that it is not there. */
 type Read = (address: bigint, into: Uint8Array<ArrayBuffer>) => boolean;
 
-let read: Read | null | undefined;
+let cautious: Read | null | undefined;
 
 /**
- * Reads memory without believing that it is there.
+ * Reads memory that may not be there. Systems that cannot tell are believed to
+ * have it: there a wrong address ends the process, unless it is a small number,
+ * which is no address anywhere.
  *
  * @param address Of the first byte.
  * @param length How many.
- * @returns The bytes; `null` where there are none; `undefined` on systems that
- * cannot tell.
+ * @returns The bytes, or `null` where there are none.
  */
 export function readCautiously(
   address: bigint,
   length: number,
-): DataView<ArrayBuffer> | null | undefined {
-  if (read === undefined) read = open();
-  if (read === null) return undefined;
+): DataView<ArrayBuffer> | null {
+  if (address < 4096n) return null;
+  if (cautious === undefined) cautious = open();
+  if (cautious === null || libc() === null) {
+    const scratch = new Scratch(length);
+    scratch.readAddress(address, BigInt(length));
+    return new DataView(scratch.bytes.buffer);
+  }
   const bytes = new Uint8Array(new ArrayBuffer(length));
-  return read(address, bytes) ? new DataView(bytes.buffer) : null;
+  return cautious(address, bytes) ? new DataView(bytes.buffer) : null;
 }
 
 function open(): Read | null {
-  const made = Deno.build.os === "linux"
-    ? openLinux()
-    : Deno.build.os === "windows"
-    ? openWindows()
-    : null;
+  const made = openSystem();
   // A container may forbid it: then not even what is there can be read.
   const known = new Uint8Array(new ArrayBuffer(8));
   return made?.(addressOfArray(known), known.slice()) ? made : null;
+}
+
+function openSystem(): Read | null {
+  try {
+    switch (Deno.build.os) {
+      case "linux":
+        return openLinux();
+      case "windows":
+        return openWindows();
+      default:
+        return null;
+    }
+  } catch {
+    // Another C library than it is looked for.
+    return null;
+  }
 }
 
 function openLinux(): Read {

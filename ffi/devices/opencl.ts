@@ -24,6 +24,15 @@ const place: DriverPlace = {
   },
 };
 
+/** How a queue is waited for, blocking this thread or another. */
+const finish = {
+  name: "clFinish",
+  parameters: [
+    "u64", // cl_command_queue command_queue
+  ],
+  result: "i32",
+} as const;
+
 /** How a buffer is read, blocking this thread or another. */
 const readBuffer = {
   name: "clEnqueueReadBuffer",
@@ -82,7 +91,8 @@ const symbols = {
     ],
     result: "i32",
   },
-  // The name that every version has.
+  // The name that every version has; clCreateCommandQueueWithProperties, which
+  // replaces it, does no more for a queue without properties.
   clCreateCommandQueue: {
     parameters: [
       "u64", // cl_context context
@@ -98,6 +108,18 @@ const symbols = {
     ],
     result: "i32",
   },
+  clGetCommandQueueInfo: {
+    parameters: [
+      "u64", // cl_command_queue command_queue
+      "u32", // cl_command_queue_info param_name
+      "usize", // size_t param_value_size
+      "buffer", // void *param_value
+      "buffer", // size_t *param_value_size_ret
+    ],
+    result: "i32",
+  },
+  finish,
+  finishAsync: { ...finish, nonblocking: true },
   readBuffer,
   readBufferAsync: { ...readBuffer, nonblocking: true },
   clEnqueueReadBufferRect: {
@@ -125,13 +147,27 @@ type OpenCL = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
 const CL_TRUE = 1;
 const CL_CONTEXT_DEVICES = 0x1081;
+const CL_QUEUE_CONTEXT = 0x1090;
+const CL_QUEUE_DEVICE = 0x1091;
 const CL_MEM_TYPE = 0x1100;
 const CL_MEM_SIZE = 0x1102;
 const CL_MEM_CONTEXT = 0x1106;
+
+/** `cl_mem_object_type`, from 0x10f0 on. */
 const CL_MEM_OBJECT_BUFFER = 0x10f0;
+const memoryKinds = [
+  "a buffer",
+  "a 2-D image",
+  "a 3-D image",
+  "an array of 2-D images",
+  "a 1-D image",
+  "an array of 1-D images",
+  "a 1-D image in a buffer",
+  "a pipe",
+];
 
 /** `cl_int` of the calls above. */
-const errors: Readonly<Record<number, string>> = {
+const errors = {
   [-1]: "CL_DEVICE_NOT_FOUND",
   [-2]: "CL_DEVICE_NOT_AVAILABLE",
   [-4]: "CL_MEM_OBJECT_ALLOCATION_FAILURE",
@@ -148,6 +184,21 @@ const errors: Readonly<Record<number, string>> = {
   [-58]: "CL_INVALID_EVENT",
   [-59]: "CL_INVALID_OPERATION",
   [-1001]: "CL_PLATFORM_NOT_FOUND_KHR",
+} as const satisfies Readonly<Record<number, string>>;
+
+/** What to do about some of them. */
+const hints: Readonly<Record<number, string>> = {
+  [-2]: "another program may have the device for itself",
+  [-4]: "free memory of the device",
+  [-5]: "free memory of the device, or a kernel that ran before went wrong",
+  [-6]: "free memory of the host",
+  [-13]: "the sub-buffer begins where this device cannot; have the library " +
+    "export the whole buffer and a byte offset",
+  [-59]: "the buffer was made to be out of the host's reach " +
+    "(CL_MEM_HOST_NO_ACCESS or CL_MEM_HOST_WRITE_ONLY); have the library " +
+    "copy it to one that is not",
+  [-1001]: "there is no driver behind the loader; install the one of the " +
+    "device (of the CPU: PoCL)",
 };
 
 /** Copies OpenCL buffers to the host. */
@@ -160,16 +211,21 @@ class OpenCLReader implements DeviceReader {
   readonly #cl: OpenCL;
   readonly #memory: DeviceMemory;
   readonly #buffer: bigint;
-  #queue = 0n;
+  /** The producer's queue, if it is known. */
+  readonly #producer: bigint | null;
+  readonly #queue: bigint;
 
   constructor(memory: DeviceMemory) {
     this.#memory = memory;
     this.#cl = openDriver(place, symbols, memory);
     this.#buffer = bufferOf(this.#cl, memory);
+    this.#checkKind();
     this.#checkRange();
-    const context = this.#info("clGetMemObjectInfo", CL_MEM_CONTEXT);
-    const device = this.#device(context);
+    const context = this.#memInfo(CL_MEM_CONTEXT);
+    const devices = this.#devices(context);
+    this.#producer = this.#checkStream(context, devices);
     this.#check("clRetainMemObject", this.#cl.clRetainMemObject(this.#buffer));
+    const device = devices[memory.id] ?? devices[0]!;
     const status = new Int32Array(1);
     this.#queue = this.#cl.clCreateCommandQueue(context, device, 0n, status);
     if (status[0] === 0) return;
@@ -178,11 +234,20 @@ class OpenCLReader implements DeviceReader {
   }
 
   /**
-   * There is nothing to wait on: the queues of a context cannot be listed, and
-   * this reader's own does not wait for others. Whoever hands a buffer over
-   * must have finished the commands that write it.
+   * Waits for the producer's queue, where the capsule names it as its stream.
+   * Without that there is nothing to wait on: the queues of a context cannot
+   * be listed, and this reader's own does not wait for others. Whoever hands a
+   * buffer over must have finished the commands that write it.
    */
-  synchronize(): void {}
+  synchronize(): void {
+    if (this.#producer === null) return;
+    this.#check("clFinish", this.#cl.finish(this.#producer));
+  }
+
+  async synchronizeAsync(): Promise<void> {
+    if (this.#producer === null) return;
+    this.#check("clFinish", await this.#cl.finishAsync(this.#producer));
+  }
 
   read(byteOffset: number, into: Uint8Array<ArrayBuffer>): void {
     const status = this.#cl.readBuffer(...this.#arguments(byteOffset, into));
@@ -247,17 +312,19 @@ class OpenCLReader implements DeviceReader {
     ];
   }
 
+  #checkKind(): void {
+    const kind = Number(this.#memInfo(CL_MEM_TYPE, 4)) - CL_MEM_OBJECT_BUFFER;
+    if (kind === 0) return;
+    const name = memoryKinds[kind];
+    throw name === undefined ? noBuffer(this.#memory) : deviceError(
+      this.#memory,
+      `its cl_mem is ${name}; have the library copy it to a buffer`,
+    );
+  }
+
   #checkRange(): void {
     const { byteOffset, byteLength } = this.#memory;
-    const type = this.#info("clGetMemObjectInfo", CL_MEM_TYPE, 4);
-    if (Number(type) !== CL_MEM_OBJECT_BUFFER) {
-      throw deviceError(
-        this.#memory,
-        `its cl_mem is of type 0x${type.toString(16)}, not a buffer; have ` +
-          "the library copy it to a buffer",
-      );
-    }
-    const size = Number(this.#info("clGetMemObjectInfo", CL_MEM_SIZE));
+    const size = Number(this.#memInfo(CL_MEM_SIZE));
     if (byteOffset >= 0 && byteOffset + byteLength <= size) return;
     throw deviceError(
       this.#memory,
@@ -266,36 +333,55 @@ class OpenCLReader implements DeviceReader {
     );
   }
 
-  /** One of the context's devices: the one that the struct names, if it can. */
-  #device(context: bigint): bigint {
+  /** The queue that the capsule names; it must be one of the same context. */
+  #checkStream(context: bigint, devices: BigUint64Array): bigint | null {
+    const { stream } = this.#memory;
+    if (stream === null || BigInt(stream) === -1n) return null;
+    const queue = BigInt(stream);
+    if (
+      isHandle(this.#cl, this.#memory, queue) &&
+      this.#queueInfo(queue, CL_QUEUE_CONTEXT) === context &&
+      devices.includes(this.#queueInfo(queue, CL_QUEUE_DEVICE))
+    ) return queue;
+    throw deviceError(
+      this.#memory,
+      `stream ${stream} is no cl_command_queue of the buffer's context; pass ` +
+        "the one that writes it, or -1 when it has finished",
+    );
+  }
+
+  #devices(context: bigint): BigUint64Array {
     const { clGetContextInfo } = this.#cl;
     const size = new BigUint64Array(1);
-    const status = clGetContextInfo(
-      context,
-      CL_CONTEXT_DEVICES,
-      0n,
-      null,
-      size,
+    this.#check(
+      "clGetContextInfo",
+      clGetContextInfo(context, CL_CONTEXT_DEVICES, 0n, null, size),
     );
-    this.#check("clGetContextInfo", status);
     const devices = new BigUint64Array(Number(size[0]! / 8n));
     this.#check(
       "clGetContextInfo",
       clGetContextInfo(context, CL_CONTEXT_DEVICES, size[0]!, devices, null),
     );
-    return devices[this.#memory.id] ?? devices[0]!;
+    return devices;
   }
 
-  #info(name: "clGetMemObjectInfo", what: number, bytes = 8): bigint {
+  #memInfo(what: number, bytes = 8): bigint {
+    const { clGetMemObjectInfo } = this.#cl;
     const value = new BigUint64Array(1);
-    const status = this.#cl[name](
-      this.#buffer,
-      what,
-      BigInt(bytes),
-      value,
-      null,
+    this.#check(
+      "clGetMemObjectInfo",
+      clGetMemObjectInfo(this.#buffer, what, BigInt(bytes), value, null),
     );
-    this.#check(name, status);
+    return value[0]!;
+  }
+
+  #queueInfo(queue: bigint, what: number): bigint {
+    const { clGetCommandQueueInfo } = this.#cl;
+    const value = new BigUint64Array(1);
+    this.#check(
+      "clGetCommandQueueInfo",
+      clGetCommandQueueInfo(queue, what, 8n, value, null),
+    );
     return value[0]!;
   }
 
@@ -305,43 +391,53 @@ class OpenCLReader implements DeviceReader {
 }
 
 function failure(memory: DeviceMemory, call: string, status: number): Error {
-  const name = errors[status] ?? "an error";
-  return deviceError(memory, `${call} failed with ${name} (${status})`);
+  const name = (errors as Readonly<Record<number, string>>)[status];
+  const hint = hints[status];
+  return deviceError(
+    memory,
+    `${call} failed with ${name ?? "error"} (${status})` +
+      (hint === undefined ? "" : `: ${hint}`),
+  );
+}
+
+function noBuffer(memory: DeviceMemory): Error {
+  return deviceError(
+    memory,
+    `its data, 0x${memory.data.toString(16)}, is no cl_mem of an OpenCL ` +
+      "driver here; was it released, or is it an address?",
+  );
 }
 
 /** Where TVM's `BufferDescriptor` says how its memory is laid out; 0: a buffer. */
 const TVM_LAYOUT = 24;
 
-/**
- * The `cl_mem` that `data` is, or that TVM's descriptor begins with.
- *
- * OpenCL follows any handle without looking, and crashes. Where handles are made
- * for a loader of several drivers their first word is the table of the driver's
- * functions, which the platforms have as well: that is what is looked for.
- */
+/** The `cl_mem` that `data` is, or that TVM's descriptor begins with. */
 function bufferOf(cl: OpenCL, memory: DeviceMemory): bigint {
   const { data } = memory;
-  // Apple's has no such tables.
-  if (Deno.build.os === "darwin") return data;
-  const tables = tablesOf(cl, memory);
-  const table = wordAt(data);
-  if (table === undefined || tables.has(table)) return data;
-  if (tables.has(wordAt(table) ?? 0n)) {
-    const layout = readCautiously(data, TVM_LAYOUT + 4)
-      ?.getInt32(TVM_LAYOUT, true);
-    if (layout === 0) return table;
-    throw deviceError(
-      memory,
-      "it is an image of TVM's; have TVM copy it to a buffer",
-    );
-  }
+  if (isHandle(cl, memory, data)) return data;
+  const first = wordAt(data);
+  if (!isHandle(cl, memory, first)) throw noBuffer(memory);
+  const layout = readCautiously(data, TVM_LAYOUT + 4)
+    ?.getInt32(TVM_LAYOUT, true);
+  if (layout === 0) return first;
   throw deviceError(
     memory,
-    `its data, 0x${
-      data.toString(16)
-    }, is no cl_mem of an OpenCL driver here; ` +
-      "was it released, or is it an address?",
+    "it is an image of TVM's; have TVM copy it to a buffer",
   );
+}
+
+/**
+ * Whether a number can be the handle of an object.
+ *
+ * OpenCL follows any handle without looking, and crashes. Where handles are
+ * made for a loader of several drivers their first word is the table of the
+ * driver's functions, which the platforms have as well: that is what is looked
+ * for. Of a handle that was released nothing is certain.
+ */
+function isHandle(cl: OpenCL, memory: DeviceMemory, handle: bigint): boolean {
+  // Apple's framework has one driver, and no such tables.
+  if (Deno.build.os === "darwin") return handle >= 4096n;
+  return handle % 8n === 0n && tablesOf(cl, memory).has(wordAt(handle));
 }
 
 const known = new WeakMap<OpenCL, ReadonlySet<bigint>>();
@@ -355,19 +451,12 @@ function tablesOf(cl: OpenCL, memory: DeviceMemory): ReadonlySet<bigint> {
   const platforms = new BigUint64Array(Math.max(1, count[0]!));
   if (status === 0) status = cl.clGetPlatformIDs(count[0]!, platforms, null);
   if (status !== 0) throw failure(memory, "clGetPlatformIDs", status);
-  tables = new Set(
-    [...platforms].map((platform) => wordAt(platform) ?? 0n)
-      .filter((table) => table !== 0n),
-  );
+  tables = new Set([...platforms].map(wordAt).filter((table) => table !== 0n));
   known.set(cl, tables);
   return tables;
 }
 
-/**
- * The word that an address points to; 0 where nothing can be read; `undefined`
- * where the system cannot tell.
- */
-function wordAt(address: bigint): bigint | undefined {
-  const bytes = readCautiously(address, 8);
-  return bytes === null ? 0n : bytes?.getBigUint64(0, true);
+/** The word that an address points to; 0 where nothing can be read. */
+function wordAt(address: bigint): bigint {
+  return readCautiously(address, 8)?.getBigUint64(0, true) ?? 0n;
 }

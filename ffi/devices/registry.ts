@@ -34,6 +34,26 @@ export function runtimeOf(type: number): DeviceRuntime | undefined {
  * @param runtime How to reach its memory; `null` forgets what was registered.
  * @throws {TypeError} When `runtime` has no `open()`, or the type is a host's
  * memory, or none of DLPack's.
+ *
+ * @example Reach memory through a library of your own
+ * ```ts
+ * import { DeviceType, registerDevice } from "@dlpack/deno";
+ *
+ * // Stands for a library that copies (handle, from, into).
+ * const copy = (_handle: bigint, _from: number, into: Uint8Array) =>
+ *   into.fill(0);
+ *
+ * registerDevice(DeviceType.extDev, {
+ *   name: "the accelerator's library",
+ *   open: ({ data, byteOffset }) => ({
+ *     synchronize() {},
+ *     read: (from, into) => void copy(data, byteOffset + from, into),
+ *     [Symbol.dispose]() {},
+ *   }),
+ * });
+ *
+ * registerDevice(DeviceType.extDev, null); // forget it
+ * ```
  */
 export function registerDevice(
   type: number,

@@ -16,7 +16,10 @@ export interface DeviceMemory {
   readonly type: DeviceName;
   /** Which of that kind, as the struct says. */
   readonly id: number;
-  /** `DLTensor.data`, exactly: an address or a handle. */
+  /**
+   * `DLTensor.data`, exactly: an address or a handle. Of CUDA's managed memory
+   * it is the address of the lowest element.
+   */
   readonly data: bigint;
   /**
    * From `data` to the lowest element, in bytes: `DLTensor.byte_offset`, less

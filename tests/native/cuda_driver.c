@@ -362,3 +362,46 @@ EXPORT int cuMemcpyDtoHAsync_v2(uint8_t *into, uint64_t from, size_t size,
   streams[stream].polls = POLLS;
   return SUCCESS;
 }
+
+/* ---- what a producer calls of it: tests/gpu, without a GPU ---- */
+
+static uint64_t allocate(size_t size, int type) {
+  uint8_t *zeros = calloc(size, 1);
+  uint64_t made = sim_alloc(zeros, size, stack[depth - 1], type, 1);
+  free(zeros);
+  return made;
+}
+EXPORT int cuMemAlloc_v2(uint64_t *made, size_t size) {
+  IN_CONTEXT;
+  return *made = allocate(size, 2), SUCCESS;
+}
+EXPORT int cuMemAllocManaged(uint64_t *made, size_t size, unsigned flags) {
+  IN_CONTEXT;
+  if (flags != 1) return INVALID_VALUE;
+  return *made = allocate(size, 4), SUCCESS;
+}
+EXPORT int cuMemFree_v2(uint64_t at) {
+  sim_free(at);
+  return SUCCESS;
+}
+EXPORT int cuMemcpyHtoD_v2(uint64_t into, const void *from, size_t size) {
+  IN_CONTEXT;
+  Block *block = find(into, size);
+  if (block == NULL) return INVALID_VALUE;
+  memcpy(block->host + (into - (uint64_t)(uintptr_t)block->device), from, size);
+  return SUCCESS;
+}
+EXPORT int cuMemsetD8Async(uint64_t at, uint8_t value, size_t size,
+                           uint64_t stream) {
+  IN_CONTEXT;
+  sim_fill_later(at, value, size, stream);
+  return SUCCESS;
+}
+EXPORT int cuDeviceGetName(char *name, int length, int device) {
+  (void)device;
+  strncpy(name, "a stand-in", (size_t)length);
+  return SUCCESS;
+}
+EXPORT int cuMemGetInfo_v2(size_t *available, size_t *total) {
+  return *available = *total = (size_t)64 << 20, SUCCESS;
+}
