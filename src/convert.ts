@@ -47,6 +47,10 @@ export function convertElements(from: Side, layout: Layout, into: Side): void {
     into.data.set(data as Float64Array as never);
   } else if (from.info.name === "bfloat16" && into.info.name === "float32") {
     widen(data as Uint16Array, into.data as Float32Array);
+  } else if (from.info.name === "float32" && into.info.name === "bfloat16") {
+    narrow(data as Float32Array, into.data as Uint16Array);
+  } else if (into.info.name === "float64") {
+    read(data, into.data as Float64Array);
   } else {
     for (let at = 0; at < size; at += CHUNK) {
       const end = Math.min(at + CHUNK, size);
@@ -108,8 +112,11 @@ function readerOf(info: DTypeInfo, to: DTypeInfo): Read | undefined {
   if (kind === "bool") return (from, numbers) => readBools(from, numbers);
   if (name === "bfloat16") {
     return (from, numbers) => {
-      widen(from as Uint16Array, singles);
-      numbers.set(singles.subarray(0, numbers.length));
+      for (let at = 0; at < numbers.length; at += CHUNK) {
+        const part = (from as Uint16Array).subarray(at, at + CHUNK);
+        widen(part, singles);
+        numbers.set(singles.subarray(0, part.length), at);
+      }
     };
   }
   if (decode !== undefined) {
@@ -157,6 +164,18 @@ function writeBools(numbers: Float64Array, into: TypedArray): void {
 function widen(from: Uint16Array, into: Float32Array): void {
   const bits = new Uint32Array(into.buffer, into.byteOffset, from.length);
   for (let i = 0; i < bits.length; i++) bits[i] = from[i]! << 16;
+}
+
+/** To the nearest, ties to even; all of NaN is one pattern. */
+function narrow(from: Float32Array, into: Uint16Array): void {
+  const { buffer, byteOffset, length } = from;
+  const bits = new Uint32Array(buffer, byteOffset, length);
+  for (let i = 0; i < length; i++) {
+    const pattern = bits[i]!;
+    into[i] = (pattern & 0x7fffffff) > 0x7f800000
+      ? 0x7fc0
+      : pattern + 0x7fff + (pattern >>> 16 & 1) >>> 16;
+  }
 }
 
 const decodeTables = new Map<DTypeInfo, Float64Array>();
@@ -211,14 +230,7 @@ function roundToOdd(numbers: Float64Array): void {
 
 function writeBfloat16(numbers: Float64Array, into: TypedArray): void {
   roundToOdd(numbers);
-  const patterns = into as Uint16Array;
-  for (let i = 0; i < numbers.length; i++) {
-    const bits = singleBits[i]!;
-    // To the nearest, ties to even; all of NaN is one pattern.
-    patterns[i] = singles[i] !== singles[i]
-      ? 0x7fc0
-      : bits + 0x7fff + (bits >>> 16 & 1) >>> 16;
-  }
+  narrow(singles.subarray(0, numbers.length), into as Uint16Array);
 }
 
 const encodeTables = new Map<DTypeInfo, Uint8Array>();
@@ -294,11 +306,18 @@ function readLowHalves(halves: Uint32Array, numbers: Float64Array): void {
 /** Integers of 64 bits, which wrap around. */
 function writeHalves(numbers: Float64Array, halves: Uint32Array): void {
   for (let i = 0; i < numbers.length; i++) {
-    const whole = Math.trunc(numbers[i]!);
-    // NaN and infinities have no remainder.
-    const low = whole % 2 ** 32;
-    halves[2 * i] = low;
-    halves[2 * i + 1] = Math.floor(whole / 2 ** 32);
+    const number = numbers[i]!;
+    if (Math.abs(number) < 2 ** 31) {
+      const small = number | 0;
+      halves[2 * i] = small;
+      halves[2 * i + 1] = small >> 31;
+    } else {
+      // Of NaN and infinities nothing is left, which becomes 0.
+      const whole = Math.trunc(number);
+      const high = Math.floor(whole / 2 ** 32);
+      halves[2 * i] = whole - high * 2 ** 32;
+      halves[2 * i + 1] = high;
+    }
   }
 }
 

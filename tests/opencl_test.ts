@@ -4,12 +4,14 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   DeviceType,
+  DlpackCapsule,
   type DType,
   fromDlpack,
   fromDlpackAsync,
   type Tensor,
 } from "@dlpack/deno";
 import { runtimeOf } from "../ffi/devices/registry.ts";
+import { usePortablePath } from "../ffi/libc.ts";
 import { dtypeByName, dtypeNames } from "../src/dtype.ts";
 import {
   assertBufferError,
@@ -98,6 +100,8 @@ test("An OpenCL buffer is copied to the host, whatever its strides", (cl) => {
     [{ shape: [4], strides: [-2], byteOffset: 80 }, [20, 18, 16, 14]],
     [{ shape: [2, 2], strides: [12, 1] }, [[0, 1], [12, 13]]],
     [{ shape: [2, 2], strides: [0, 1] }, [[0, 1], [0, 1]]],
+    [{ shape: [2], versioned: false, byteOffset: 4 }, [1, 2]],
+    [{ shape: [2], device: [DeviceType.opencl, 7] }, [0, 1]],
     [{ shape: [] }, 0],
     [{ shape: [0, 3] }, []],
   ];
@@ -223,16 +227,33 @@ test("What is no cl_mem is not given to OpenCL", (cl) => {
   refused(floats([1]), 0x1000n, "0x1000");
   refused(floats([1]), 0xdead_beef_0000_0008n, "0xdeadbeef00000008");
   refused(floats([1]), table, "is no cl_mem");
-  // It has the driver's table, but is another of its objects.
-  const deleted = deletions(() => {
-    assertBufferError(
-      () => importFixture(placed(floats([1]), cl.context), { device: "cpu" }),
-      "device",
-    );
-  });
-  assertEquals(deleted, 1);
+  refused(floats([1]), word + 1n, "is no cl_mem");
+  // These have the driver's table, but are other objects.
+  const queue = cl.queue();
+  refused(floats([1]), cl.context, "is no cl_mem");
+  refused(floats([1]), queue, "is no cl_mem");
+  cl.releaseQueue(queue);
   fixture.fx_free(zeros);
   cl.release(word);
+});
+
+test("OpenCL memory that is no buffer, or barred, is refused", (cl) => {
+  const image = cl.image(2, 2);
+  refused(floats([1]), image, "its cl_mem is a 2-D image; have the library ");
+  assertEquals(cl.references(image), 1);
+  cl.release(image);
+
+  const barred = cl.buffer(new Uint8Array(4), true);
+  const before = cl.contextReferences();
+  refused(
+    floats([1]),
+    barred,
+    "clEnqueueReadBuffer failed with CL_INVALID_OPERATION (-59): the buffer " +
+      "was made to be out of the host's reach",
+  );
+  assertEquals(cl.references(barred), 1);
+  assert(cl.contextReferences() <= before);
+  cl.release(barred);
 });
 
 test("TVM's descriptor of a buffer is understood, its images refused", (cl) => {
@@ -257,6 +278,91 @@ test("TVM's descriptor of a buffer is understood, its images refused", (cl) => {
   assertEquals(cl.references(buffer), 1);
   fixture.fx_free(descriptor);
   fixture.fx_free(image);
+  cl.release(buffer);
+});
+
+test("Where memory cannot be read cautiously OpenCL is read as well", (cl) => {
+  const buffer = cl.buffer(bytesOf(Float32Array.of(1, 2)));
+  const descriptor = new Uint8Array(40);
+  new DataView(descriptor.buffer).setBigUint64(0, buffer, true);
+  const described = memory(descriptor);
+  const zeros = memory(new Uint8Array(64));
+  usePortablePath(true);
+  try {
+    for (const handle of [buffer, fixture.fx_data_address(described)]) {
+      const t = importFixture(placed(floats([2]), handle), { device: "cpu" });
+      assertEquals(t.toArray(), [1, 2]);
+    }
+    refused(floats([1]), fixture.fx_data_address(zeros), "is no cl_mem");
+    refused(floats([1]), 0xff8n, "is no cl_mem");
+  } finally {
+    usePortablePath(false);
+  }
+  assertEquals(cl.references(buffer), 1);
+  fixture.fx_free(described);
+  fixture.fx_free(zeros);
+  cl.release(buffer);
+});
+
+test("The queue that a capsule names as its stream is waited for", async (cl) => {
+  const buffer = cl.buffer(new Uint8Array(8));
+  const queue = cl.queue();
+  const spec = { dtype: [1, 8, 1], shape: [8], nbytes: 8 } as const;
+  const on = (stream: number | bigint): DlpackCapsule =>
+    new DlpackCapsule(make(placed(spec, buffer)), "dltensor_versioned", {
+      stream,
+    });
+  const device = "cpu";
+
+  const write = cl.fillLater(queue, buffer, 7, 8);
+  const written = fromDlpackAsync(on(queue), { device });
+  let isDone = false;
+  written.then(() => isDone = true);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert(!isDone);
+  // Nothing is waited for where the capsule says so.
+  assertEquals(fromDlpack(on(-1), { device }).get(0), 0);
+  write();
+  assertEquals((await written).toArray(), Array(8).fill(7));
+
+  // Behind a command that takes a while.
+  const large = cl.buffer(new Uint8Array(1 << 26));
+  const begin = cl.fillLater(queue, large, 1, 1 << 26);
+  const rewrite = cl.fillLater(queue, buffer, 9, 8);
+  rewrite();
+  begin();
+  const t = fromDlpack(on(queue), { device });
+  assertEquals(t.toArray(), Array(8).fill(9));
+
+  assertEquals(cl.references(buffer), 1);
+  cl.releaseQueue(queue);
+  cl.release(large);
+  cl.release(buffer);
+});
+
+test("A stream that is no queue of the buffer's context is refused", (cl) => {
+  const buffer = cl.buffer(new Uint8Array(4));
+  const other = cl.another();
+  const queue = other.queue();
+  const spec = placed(floats([1]), buffer);
+  for (const stream of [0, 1, cl.context, queue, buffer]) {
+    const deleted = deletions(() => {
+      assertBufferError(
+        () =>
+          fromDlpack(
+            new DlpackCapsule(make(spec), "dltensor_versioned", { stream }),
+            { device: "cpu" },
+          ),
+        "device",
+        `stream ${stream} is no cl_command_queue of the buffer's context; ` +
+          "pass the one that writes it, or -1 when it has finished",
+      );
+    });
+    assertEquals(deleted, 1);
+  }
+  other.releaseQueue(queue);
+  other.close();
+  assertEquals(cl.references(buffer), 1);
   cl.release(buffer);
 });
 
@@ -307,7 +413,8 @@ test("Without an OpenCL driver the error is the loader's own", async () => {
   assertEquals(none.slice(0, 2), ["device", "1"]);
   assert(
     none[2]!.includes(
-      "clGetPlatformIDs failed with CL_PLATFORM_NOT_FOUND_KHR (-1001)",
+      "clGetPlatformIDs failed with CL_PLATFORM_NOT_FOUND_KHR (-1001): " +
+        "there is no driver behind the loader",
     ),
     none[2],
   );

@@ -1,0 +1,403 @@
+/**
+ * The loops that convert elements: from one typed array to another of as many
+ * elements, a chunk of them at a time.
+ *
+ * Each loop has arrays of two classes only, for V8 to compile it to loads and
+ * stores, whatever dtypes a program converts. 64-bit integers are pairs of 32
+ * bits here, the lower one first: BigInts would take ten times as long.
+ *
+ * @module
+ */
+
+import type { DTypeInfo, TypedArray } from "./dtype.ts";
+
+/** Makes all elements of `into` from those of `from`. */
+export type Kernel = (from: TypedArray, into: TypedArray) => void;
+
+/** How many elements a kernel is given, at most: few enough for the cache. */
+export const CHUNK = 4096;
+
+function bytesOf({ buffer, byteOffset, byteLength }: TypedArray): Uint8Array {
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+}
+
+function halvesOf({ buffer, byteOffset, byteLength }: TypedArray): Uint16Array {
+  return new Uint16Array(buffer as ArrayBuffer, byteOffset, byteLength / 2);
+}
+
+function wordsOf({ buffer, byteOffset, byteLength }: TypedArray): Int32Array {
+  return new Int32Array(buffer as ArrayBuffer, byteOffset, byteLength / 4);
+}
+
+/** As typed arrays convert numbers: by a loop of V8's own. */
+export const cast: Kernel = (from, into) => into.set(from as never);
+
+/** float64 to float32, which V8's own loop takes longer for. */
+export const narrow: Kernel = (from, into) => {
+  const numbers = from as Float64Array;
+  const singles = into as Float32Array;
+  for (let i = 0; i < singles.length; i++) singles[i] = numbers[i]!;
+};
+
+/**
+ * Rounds float64 to float32 in a way that another rounding, to two bits fewer
+ * or less, gives what one rounding would have: towards zero, and what is cut
+ * off sets the last bit.
+ */
+export const narrowToOdd: Kernel = (from, into) => {
+  const numbers = from as Float64Array;
+  const singles = into as Float32Array;
+  const bits = wordsOf(into);
+  for (let i = 0; i < singles.length; i++) {
+    const number = numbers[i]!;
+    singles[i] = number;
+    const single = singles[i]!;
+    if (single === number || single !== single) continue;
+    const isAbove = Math.abs(single) > Math.abs(number);
+    bits[i] = (isAbove ? bits[i]! - 1 : bits[i]!) | 1;
+  }
+};
+
+/** float32 to int32: cut off towards zero, and wrapped around. */
+export const truncate32: Kernel = (from, into) => {
+  const singles = from as Float32Array;
+  const integers = into as Int32Array;
+  for (let i = 0; i < integers.length; i++) integers[i] = singles[i]!;
+};
+
+/** float64 to int32: cut off towards zero, and wrapped around. */
+export const truncate64: Kernel = (from, into) => {
+  const numbers = from as Float64Array;
+  const integers = into as Int32Array;
+  for (let i = 0; i < integers.length; i++) integers[i] = numbers[i]!;
+};
+
+/** Words that are shifted by two bytes, behind two bytes that stay 0. */
+const shifted = new Uint8Array(4 * CHUNK + 4);
+const unshifted = new Uint32Array(shifted.buffer, 4);
+
+/** bfloat16 to float32, of which it is the upper half. */
+export const widenBfloat16: Kernel = (from, into) => {
+  // Two loops of V8's own are faster than one that shifts.
+  unshifted.set(from as Uint16Array);
+  bytesOf(into).set(shifted.subarray(2, 2 + into.byteLength));
+};
+
+/** float32 to bfloat16: to the nearest, ties to even; NaN is one pattern. */
+export const roundToBfloat16: Kernel = (from, into) => {
+  const words = wordsOf(from);
+  const patterns = into as Uint16Array;
+  for (let i = 0; i < patterns.length; i++) {
+    const bits = words[i]!;
+    patterns[i] = (bits & 0x7fffffff) > 0x7f800000
+      ? 0x7fc0
+      : bits + 0x7fff + (bits >>> 16 & 1) >>> 16;
+  }
+};
+
+let float16Values: Int32Array | undefined;
+
+/** The float32 of every float16. */
+function float16Table(): Int32Array {
+  if (float16Values === undefined) {
+    const patterns = Uint16Array.from({ length: 65536 }, (_, i) => i);
+    const values = new Float32Array(new Float16Array(patterns.buffer));
+    float16Values = wordsOf(values);
+  }
+  return float16Values;
+}
+
+/** float16 to float32. */
+export const widenFloat16: Kernel = (from, into) => {
+  const patterns = halvesOf(from);
+  const values = float16Table();
+  const words = wordsOf(into);
+  for (let i = 0; i < words.length; i++) words[i] = values[patterns[i]!]!;
+};
+
+/** Bytes to the 32 bits that a table has for each: a float32 or an int32. */
+export function decoder(table: Int32Array): Kernel {
+  return (from, into) => decodeBytes(from as Uint8Array, table, wordsOf(into));
+}
+
+function decodeBytes(
+  bytes: Uint8Array,
+  table: Int32Array,
+  words: Int32Array,
+): void {
+  for (let i = 0; i < words.length; i++) words[i] = table[bytes[i]!]!;
+}
+
+/** The value of every byte, as the 32 bits of a float32 or an int32. */
+export function decodeTable({ kind, bits, decode }: DTypeInfo): Int32Array {
+  const values = new (kind === "float" ? Float32Array : Int32Array)(256);
+  const mask = (1 << bits) - 1;
+  for (let byte = 0; byte < 256; byte++) values[byte] = decode!(byte & mask);
+  return wordsOf(values);
+}
+
+/**
+ * float32 to floats of 8 bits or fewer, by a table of patterns: see
+ * {@linkcode encodeTable}.
+ */
+export function encoder(table: Uint8Array): Kernel {
+  return (from, into) => encodeBytes(wordsOf(from), table, into as Uint8Array);
+}
+
+function encodeBytes(
+  words: Int32Array,
+  table: Uint8Array,
+  bytes: Uint8Array,
+): void {
+  for (let i = 0; i < bytes.length; i++) {
+    const bits = words[i]!;
+    const odd = (bits & 0xffff) === 0 ? 0 : 1;
+    bytes[i] = table[bits >>> 16 | odd]!;
+  }
+}
+
+/**
+ * The pattern for every upper half of a float32, in whose last bit is whether
+ * anything is cut off: small floats need no more for one rounding.
+ */
+export function encodeTable({ encode }: DTypeInfo): Uint8Array {
+  const words = Int32Array.from({ length: 65536 }, (_, half) => half << 16);
+  return Uint8Array.from(new Float32Array(words.buffer), encode!);
+}
+
+/** Integers of fewer than 8 bits, each in a byte, of int32. */
+export function wrapTo(bits: number): Kernel {
+  const mask = (1 << bits) - 1;
+  return (from, into) => keepBits(from as Int32Array, mask, into as Uint8Array);
+}
+
+function keepBits(integers: Int32Array, mask: number, bytes: Uint8Array): void {
+  for (let i = 0; i < bytes.length; i++) bytes[i] = integers[i]! & mask;
+}
+
+/** 64-bit integers to the int32 in their low words. */
+export const lowWords: Kernel = (from, into) => {
+  const words = wordsOf(from);
+  const integers = into as Int32Array;
+  for (let i = 0; i < integers.length; i++) integers[i] = words[2 * i]!;
+};
+
+/** int32 to 64-bit integers. */
+export const extendSigned: Kernel = (from, into) => {
+  const integers = from as Int32Array;
+  const words = wordsOf(into);
+  for (let i = 0; i < integers.length; i++) {
+    const integer = integers[i]!;
+    words[2 * i] = integer;
+    words[2 * i + 1] = integer >> 31;
+  }
+};
+
+/** uint32 to 64-bit integers. */
+export const extendUnsigned: Kernel = (from, into) => {
+  const integers = from as Uint32Array;
+  const words = wordsOf(into);
+  for (let i = 0; i < integers.length; i++) {
+    words[2 * i] = integers[i]!;
+    words[2 * i + 1] = 0;
+  }
+};
+
+/** float32 to 64-bit integers: cut off towards zero, and wrapped around. */
+export const splitFloat32: Kernel = (from, into) => {
+  const singles = from as Float32Array;
+  const words = wordsOf(into);
+  for (let i = 0; i < singles.length; i++) {
+    const number = singles[i]!;
+    words[2 * i] = number;
+    words[2 * i + 1] = highWord(number);
+  }
+};
+
+/** float64 to 64-bit integers: cut off towards zero, and wrapped around. */
+export const splitFloat64: Kernel = (from, into) => {
+  const numbers = from as Float64Array;
+  const words = wordsOf(into);
+  for (let i = 0; i < numbers.length; i++) {
+    const number = numbers[i]!;
+    words[2 * i] = number;
+    words[2 * i + 1] = highWord(number);
+  }
+};
+
+/** The bits of an integer above its lowest 32; 0 of NaN and infinities. */
+function highWord(number: number): number {
+  return Math.abs(number) < 2 ** 31
+    ? (number | 0) >> 31
+    : Math.floor(Math.trunc(number) / 2 ** 32) | 0;
+}
+
+/** 64-bit integers to the nearest float64. */
+export function joinToFloat64(isSigned: boolean): Kernel {
+  const wrap = isSigned ? 0 : 2 ** 32;
+  return (from, into) => joinNearest(wordsOf(from), wrap, into as Float64Array);
+}
+
+/** @param wrap What is added to a negative high word. */
+function joinNearest(
+  words: Int32Array,
+  wrap: number,
+  numbers: Float64Array,
+): void {
+  for (let i = 0; i < numbers.length; i++) {
+    const high = words[2 * i + 1]!;
+    numbers[i] = (high < 0 ? high + wrap : high) * 2 ** 32 +
+      (words[2 * i]! >>> 0);
+  }
+}
+
+/** 64-bit integers to the nearest float32. */
+export function joinToFloat32(isSigned: boolean): Kernel {
+  const wrap = isSigned ? 0 : 2 ** 32;
+  return (from, into) => joinSingles(wordsOf(from), wrap, into as Float32Array);
+}
+
+function joinSingles(
+  words: Int32Array,
+  wrap: number,
+  singles: Float32Array,
+): void {
+  for (let i = 0; i < singles.length; i++) {
+    singles[i] = joinToOdd(words[2 * i]!, words[2 * i + 1]!, wrap);
+  }
+}
+
+/** 64-bit integers to float64 that are yet to be rounded to fewer bits. */
+export function joinToOddFloat64(isSigned: boolean): Kernel {
+  const wrap = isSigned ? 0 : 2 ** 32;
+  return (from, into) => joinOdd(wordsOf(from), wrap, into as Float64Array);
+}
+
+function joinOdd(
+  words: Int32Array,
+  wrap: number,
+  numbers: Float64Array,
+): void {
+  for (let i = 0; i < numbers.length; i++) {
+    numbers[i] = joinToOdd(words[2 * i]!, words[2 * i + 1]!, wrap);
+  }
+}
+
+/** What float64 cannot hold sets its last bit: see {@linkcode narrowToOdd}. */
+function joinToOdd(low: number, high: number, wrap: number): number {
+  const isSafe = high >= -(2 ** 21) && high < 2 ** 21;
+  const odd = isSafe || (low & 2047) === 0 ? low : low & ~2047 | 2048;
+  return (high < 0 ? high + wrap : high) * 2 ** 32 + (odd >>> 0);
+}
+
+// To bool, all but 0 is true, NaN too: one at least of the bits that a mask
+// has. Those of floats have none for the sign.
+
+/** Elements of 1 byte to bool. */
+export const testBytes: Kernel = (from, into) => {
+  const bytes = bytesOf(from);
+  const bools = into as Uint8Array;
+  for (let i = 0; i < bools.length; i++) bools[i] = bytes[i] === 0 ? 0 : 1;
+};
+
+/** Elements of 2 bytes to bool. */
+export function testHalves(mask: number): Kernel {
+  return (from, into) => testEach(halvesOf(from), mask, into as Uint8Array);
+}
+
+function testEach(halves: Uint16Array, mask: number, bools: Uint8Array): void {
+  for (let i = 0; i < bools.length; i++) {
+    bools[i] = (halves[i]! & mask) === 0 ? 0 : 1;
+  }
+}
+
+/** Elements of 4 bytes to bool. */
+export function testWords(mask: number): Kernel {
+  return (from, into) => testWord(wordsOf(from), mask, into as Uint8Array);
+}
+
+function testWord(words: Int32Array, mask: number, bools: Uint8Array): void {
+  for (let i = 0; i < bools.length; i++) {
+    bools[i] = (words[i]! & mask) === 0 ? 0 : 1;
+  }
+}
+
+/** Elements of two words to bool, by a mask for the first and the second. */
+export function testPairs(low: number, high: number): Kernel {
+  return (from, into) => testPair(wordsOf(from), low, high, into as Uint8Array);
+}
+
+function testPair(
+  words: Int32Array,
+  low: number,
+  high: number,
+  bools: Uint8Array,
+): void {
+  for (let i = 0; i < bools.length; i++) {
+    const bits = words[2 * i]! & low | words[2 * i + 1]! & high;
+    bools[i] = bits === 0 ? 0 : 1;
+  }
+}
+
+/** complex128 to bool. */
+export const testComplex128: Kernel = (from, into) => {
+  const parts = from as Float64Array;
+  const bools = into as Uint8Array;
+  for (let i = 0; i < bools.length; i++) {
+    bools[i] = parts[2 * i] === 0 && parts[2 * i + 1] === 0 ? 0 : 1;
+  }
+};
+
+// The parts of complex numbers are moved as bits, where they are of 2 or 4
+// bytes: V8 does not convert these then.
+
+/** Real parts of complex32, as float16. */
+export const realParts16: Kernel = (from, into) => {
+  const parts = halvesOf(from);
+  const reals = halvesOf(into);
+  for (let i = 0; i < reals.length; i++) reals[i] = parts[2 * i]!;
+};
+
+/** Real parts of complex64, as float32. */
+export const realParts32: Kernel = (from, into) => {
+  const parts = wordsOf(from);
+  const reals = wordsOf(into);
+  for (let i = 0; i < reals.length; i++) reals[i] = parts[2 * i]!;
+};
+
+/** Real parts of complex128, as float64. */
+export const realParts64: Kernel = (from, into) => {
+  const parts = from as Float64Array;
+  const reals = into as Float64Array;
+  for (let i = 0; i < reals.length; i++) reals[i] = parts[2 * i]!;
+};
+
+/** float16 to complex32. */
+export const addImaginary16: Kernel = (from, into) => {
+  const reals = halvesOf(from);
+  const parts = halvesOf(into);
+  for (let i = 0; i < reals.length; i++) {
+    parts[2 * i] = reals[i]!;
+    parts[2 * i + 1] = 0;
+  }
+};
+
+/** float32 to complex64. */
+export const addImaginary32: Kernel = (from, into) => {
+  const reals = wordsOf(from);
+  const parts = wordsOf(into);
+  for (let i = 0; i < reals.length; i++) {
+    parts[2 * i] = reals[i]!;
+    parts[2 * i + 1] = 0;
+  }
+};
+
+/** float64 to complex128. */
+export const addImaginary64: Kernel = (from, into) => {
+  const reals = from as Float64Array;
+  const parts = into as Float64Array;
+  for (let i = 0; i < reals.length; i++) {
+    parts[2 * i] = reals[i]!;
+    parts[2 * i + 1] = 0;
+  }
+};
