@@ -74,8 +74,9 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @param options The `stream` on which the memory of a device is being
    * written, numbered as in the array API: for CUDA 1 is the legacy default
    * stream and 2 the per-thread one, for ROCm 0 the default one; above 2 it is
-   * a handle; -1 says that nothing is to be waited for. Without it everything
-   * that the device was given is waited for.
+   * a handle, for OpenCL that of the command queue; -1 says that nothing is to
+   * be waited for. Without it everything that the device was given is waited
+   * for, where the device can (CUDA and ROCm).
    * @throws {TypeError} When the pointer is NULL or none, the name is
    * neither, or the stream no integer from -1 on.
    * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
