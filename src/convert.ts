@@ -4,8 +4,48 @@
  * @module
  */
 
-import type { Complex, DTypeInfo, ElementKind, TypedArray } from "./dtype.ts";
-import { allocate, copyElements, walk } from "./copy.ts";
+import { allocate, copyElements, entriesOf, walk } from "./copy.ts";
+import {
+  addImaginary16,
+  addImaginary32,
+  addImaginary64,
+  cast,
+  CHUNK,
+  decoder,
+  encoder,
+  extendSigned,
+  extendUnsigned,
+  joinToFloat32,
+  joinToFloat64,
+  joinToOddFloat64,
+  type Kernel,
+  lowWords,
+  narrow,
+  narrowToOdd,
+  realParts16,
+  realParts32,
+  realParts64,
+  roundToBfloat16,
+  testBytes,
+  testComplex128,
+  testHalves,
+  testPairs,
+  testWords,
+  truncate32,
+  truncate64,
+  truncateToPairs32,
+  truncateToPairs64,
+  widenBfloat16,
+  widenFloat16,
+} from "./convert_kernels.ts";
+import {
+  type Complex,
+  type DType,
+  dtypeByName,
+  type DTypeInfo,
+  type ElementKind,
+  type TypedArray,
+} from "./dtype.ts";
 import { elementAccess } from "./element.ts";
 import { BufferError } from "./errors.ts";
 import { isContiguous, type Layout, sizeOf } from "./layout.ts";
@@ -31,34 +71,49 @@ export interface Side {
  * @throws {BufferError} `"dtype"` to or from `handle`, which is no number.
  */
 export function convertElements(from: Side, layout: Layout, into: Side): void {
+  checkNumbers(from.info, into.info);
   const size = sizeOf(layout.shape);
-  const read = from.isPacked ? undefined : readerOf(from.info, into.info);
-  const write = into.isPacked ? undefined : writerOf(into.info);
-  if (read === undefined || write === undefined || size === 0) {
+  if (size === 0) return;
+  if (from.isPacked || into.info.bits < 8) {
     convertOneByOne(from, layout, into);
     return;
   }
+  const steps = stepsBetween(from.info, into.info);
   const data = compactOf(from, layout, size);
-  if (
-    isPlain(from.info) && isPlain(into.info) ||
-    from.info.kind === "bigint" && into.info.kind === "bigint"
-  ) {
-    // A typed array converts another's elements by the same rules.
-    into.data.set(data as Float64Array as never);
-  } else if (from.info.name === "bfloat16" && into.info.name === "float32") {
-    widen(data as Uint16Array, into.data as Float32Array);
-  } else if (from.info.name === "float32" && into.info.name === "bfloat16") {
-    narrow(data as Float32Array, into.data as Uint16Array);
-  } else if (into.info.name === "float64") {
-    read(data, into.data as Float64Array);
-  } else {
-    for (let at = 0; at < size; at += CHUNK) {
-      const end = Math.min(at + CHUNK, size);
-      const numbers = chunk.subarray(0, end - at);
-      read(data.subarray(at, end), numbers);
-      write(numbers, into.data.subarray(at, end));
+  const isCast = steps.length === 1 && steps[0]!.kernel === cast;
+  if (isCast) return cast(data, into.data);
+  for (let start = 0; start < size; start += CHUNK) {
+    const end = Math.min(start + CHUNK, size);
+    let chunk = partOf(from.info, data, start, end);
+    for (const { kernel, scratch } of steps) {
+      const next = scratch === undefined
+        ? partOf(into.info, into.data, start, end)
+        : scratch.subarray(0, end - start);
+      kernel(chunk, next);
+      chunk = next;
     }
   }
+}
+
+function checkNumbers(from: DTypeInfo, to: DTypeInfo): void {
+  if (from === to || from.kind !== "handle" && to.kind !== "handle") return;
+  throw new BufferError(
+    "dtype",
+    `Cannot convert ${from.name} to ${to.name}: an opaque handle is no number`,
+  );
+}
+
+/** Some of elements that lie side by side. */
+function partOf(
+  info: DTypeInfo,
+  data: TypedArray,
+  start: number,
+  end: number,
+): TypedArray {
+  return data.subarray(
+    entriesOf(info, false, start),
+    entriesOf(info, false, end),
+  );
 }
 
 /** The elements side by side: a part of the data, or a copy. */
@@ -68,13 +123,170 @@ function compactOf(
   size: number,
 ): TypedArray {
   const { shape, strides, offset } = layout;
-  if (isContiguous(shape, strides)) return data.subarray(offset, offset + size);
+  if (isContiguous(shape, strides)) {
+    return partOf(info, data, offset, offset + size);
+  }
   const copy = allocate(info, false, size);
   copyElements(info, false, data, layout, copy);
   return copy;
 }
 
-/** Where there is no faster way: packed elements, complex numbers, handles. */
+/** A part of a conversion. */
+interface Step {
+  /** What makes the elements. */
+  readonly kernel: Kernel;
+  /** Where they stay in between; `undefined`: they are the result. */
+  readonly scratch: TypedArray | undefined;
+}
+
+/** Elements on their way between two dtypes, of those that are stops. */
+const scratches = {
+  uint8: new Uint8Array(CHUNK),
+  int32: new Int32Array(CHUNK),
+  float16: new Float16Array(CHUNK),
+  float32: new Float32Array(CHUNK),
+  float64: new Float64Array(CHUNK),
+};
+type Stop = keyof typeof scratches;
+
+const routes = new Map<string, readonly Step[]>();
+
+/** How to get from one dtype to another: in one step where a kernel does it. */
+function stepsBetween(from: DTypeInfo, to: DTypeInfo): readonly Step[] {
+  const key = `${from.name} ${to.name}`;
+  let steps = routes.get(key);
+  if (steps === undefined) routes.set(key, steps = planSteps(from, to));
+  return steps;
+}
+
+function planSteps(from: DTypeInfo, to: DTypeInfo): Step[] {
+  const real = dtypeByName(realParts[to.name] ?? to.name)!;
+  const isNarrow = real.kind === "float" && real.bits < 32;
+  const steps: Step[] = [];
+  let at = from;
+  let last: Kernel | undefined;
+  while ((last = kernelBetween(at, to)) === undefined) {
+    const stop = stopBetween(at, to);
+    const next = dtypeByName(stop)!;
+    const odd = isNarrow ? oddKernels[`${at.name} ${stop}`] : undefined;
+    const kernel = odd ?? kernelBetween(at, next)!;
+    steps.push({ kernel, scratch: scratches[stop] });
+    at = next;
+  }
+  return [...steps, { kernel: last, scratch: undefined }];
+}
+
+/** The next dtype on the way between two that no kernel joins. */
+function stopBetween(from: DTypeInfo, to: DTypeInfo): Stop {
+  const part = realParts[to.name];
+  if (part !== undefined) {
+    const real = dtypeByName(part)!;
+    return kernelBetween(from, real) ? part : stopBetween(from, real);
+  }
+  const { name, kind, bits, decode } = from;
+  if (kind === "complex") return realParts[name]!;
+  if (kind === "bool") return "uint8";
+  if (kind === "float" && (decode || bits === 16)) return "float32";
+  if (to.kind === "int" || to.kind === "bigint" || decode) return "int32";
+  if (kind === "bigint") return "float64";
+  return kind === "int" && bits > 16 ? "float64" : "float32";
+}
+
+/** What the parts of complex numbers are. */
+const realParts: { readonly [name in DType]?: Stop } = {
+  complex32: "float16",
+  complex64: "float32",
+  complex128: "float64",
+};
+
+/** By the names of both dtypes. Those of tables are added when needed. */
+const kernels: Record<string, Kernel> = {
+  "bfloat16 float32": widenBfloat16,
+  "float32 bfloat16": roundToBfloat16,
+  "float16 float32": widenFloat16,
+  "float64 float32": narrow,
+
+  "float32 int32": truncate32,
+  "float32 uint32": truncate32,
+  "float64 int32": truncate64,
+  "float64 uint32": truncate64,
+
+  "int64 int32": lowWords,
+  "int64 uint32": lowWords,
+  "int64 float32": joinToFloat32(true),
+  "int64 float64": joinToFloat64(true),
+  "uint64 int32": lowWords,
+  "uint64 uint32": lowWords,
+  "uint64 float32": joinToFloat32(false),
+  "uint64 float64": joinToFloat64(false),
+
+  "int32 int64": extendSigned,
+  "int32 uint64": extendSigned,
+  "uint32 int64": extendUnsigned,
+  "uint32 uint64": extendUnsigned,
+  "float32 int64": truncateToPairs32,
+  "float32 uint64": truncateToPairs32,
+  "float64 int64": truncateToPairs64,
+  "float64 uint64": truncateToPairs64,
+
+  "bool bool": testBytes,
+  "bool uint8": testBytes,
+  "int8 bool": testBytes,
+  "uint8 bool": testBytes,
+  "int16 bool": testHalves(0xffff),
+  "uint16 bool": testHalves(0xffff),
+  "float16 bool": testHalves(0x7fff),
+  "bfloat16 bool": testHalves(0x7fff),
+  "int32 bool": testWords(-1),
+  "uint32 bool": testWords(-1),
+  "float32 bool": testWords(0x7fffffff),
+  "complex32 bool": testWords(0x7fff7fff),
+  "int64 bool": testPairs(-1, -1),
+  "uint64 bool": testPairs(-1, -1),
+  "float64 bool": testPairs(-1, 0x7fffffff),
+  "complex64 bool": testPairs(0x7fffffff, 0x7fffffff),
+  "complex128 bool": testComplex128,
+
+  "complex32 float16": realParts16,
+  "complex64 float32": realParts32,
+  "complex128 float64": realParts64,
+  "float16 complex32": addImaginary16,
+  "float32 complex64": addImaginary32,
+  "float64 complex128": addImaginary64,
+};
+
+/** For numbers that another kernel will round to floats of 16 bits or fewer. */
+const oddKernels: Readonly<Record<string, Kernel>> = {
+  "float64 float32": narrowToOdd,
+  "int64 float64": joinToOddFloat64(true),
+  "uint64 float64": joinToOddFloat64(false),
+};
+
+function kernelBetween(from: DTypeInfo, to: DTypeInfo): Kernel | undefined {
+  const key = `${from.name} ${to.name}`;
+  if (kernels[key] !== undefined) return kernels[key];
+  if (isCast(from, to)) return cast;
+  const isFromSmall = from.decode !== undefined;
+  if (isFromSmall && to.name === (from.kind === "int" ? "int32" : "float32")) {
+    return kernels[key] = decoder(from);
+  }
+  if (to.encode !== undefined && from.name === "float32") {
+    return kernels[key] = encoder(to);
+  }
+  return undefined;
+}
+
+/** Whether a typed array converts another's entries by the same rules. */
+function isCast(from: DTypeInfo, to: DTypeInfo): boolean {
+  if (from === to) return true;
+  if (from.decode !== undefined || to.decode !== undefined) return false;
+  // V8 is slow at float16, and at floats to integers.
+  if (from.kind === "float") return to.kind === "float" && from.bits > 16;
+  if (from.kind === "int") return to.kind === "int" || to.kind === "float";
+  return from.kind === to.kind;
+}
+
+/** Where elements share bytes, on one side at least. */
 function convertOneByOne(from: Side, layout: Layout, into: Side): void {
   const read = elementAccess(from.info, from.isPacked);
   const write = elementAccess(into.info, into.isPacked);
@@ -83,242 +295,6 @@ function convertOneByOne(from: Side, layout: Layout, into: Side): void {
   walk(layout, (at) => {
     write.set(into.data, index++, convert(read.get(from.data, at)));
   });
-}
-
-/** Numbers on their way between two dtypes: so few that they stay in a cache. */
-const CHUNK = 1024;
-const chunk = new Float64Array(CHUNK);
-/** The same as float32, and their bits. */
-const singles = new Float32Array(CHUNK);
-const singleBits = new Uint32Array(singles.buffer);
-
-/** Gives the numbers that elements are. */
-type Read = (from: TypedArray, numbers: Float64Array) => void;
-
-/** Makes elements of numbers. */
-type Write = (numbers: Float64Array, into: TypedArray) => void;
-
-/** Whether the typed array itself makes numbers of elements. */
-function isPlain({ kind, decode }: DTypeInfo): boolean {
-  return decode === undefined && (kind === "int" || kind === "float");
-}
-
-/** How to read a dtype that will be `to`; `undefined`: one by one. */
-function readerOf(info: DTypeInfo, to: DTypeInfo): Read | undefined {
-  const { kind, name, decode } = info;
-  if (isPlain(info)) {
-    return (from, numbers) => numbers.set(from as Float64Array);
-  }
-  if (kind === "bool") return (from, numbers) => readBools(from, numbers);
-  if (name === "bfloat16") {
-    return (from, numbers) => {
-      for (let at = 0; at < numbers.length; at += CHUNK) {
-        const part = (from as Uint16Array).subarray(at, at + CHUNK);
-        widen(part, singles);
-        numbers.set(singles.subarray(0, part.length), at);
-      }
-    };
-  }
-  if (decode !== undefined) {
-    const values = decodeTable(info);
-    return (from, numbers) => readTable(from, values, numbers);
-  }
-  if (kind !== "bigint") return undefined;
-  const isSigned = name === "int64";
-  if (to.kind === "int") {
-    return (from, numbers) => readLowHalves(halvesOf(from), numbers);
-  }
-  const read = to.kind === "float" && to.bits < 64 ? readOdd : readHalves;
-  return (from, numbers) => read(halvesOf(from), isSigned, numbers);
-}
-
-/** How to write a dtype; `undefined`: one by one. */
-function writerOf(info: DTypeInfo): Write | undefined {
-  const { kind, name, encode } = info;
-  if (isPlain(info)) return (numbers, into) => into.set(numbers as never);
-  if (kind === "bool") return writeBools;
-  if (name === "bfloat16") return writeBfloat16;
-  if (kind === "bigint") {
-    return (numbers, into) => writeHalves(numbers, halvesOf(into));
-  }
-  if (encode === undefined) return undefined;
-  if (kind === "int") {
-    return (numbers, into) => writeCoded(numbers, encode, into);
-  }
-  const patterns = encodeTable(info);
-  return (numbers, into) => writeTable(numbers, patterns, into);
-}
-
-function readBools(from: TypedArray, numbers: Float64Array): void {
-  const bytes = from as Uint8Array;
-  for (let i = 0; i < numbers.length; i++) numbers[i] = bytes[i] === 0 ? 0 : 1;
-}
-
-function writeBools(numbers: Float64Array, into: TypedArray): void {
-  const bytes = into as Uint8Array;
-  // NaN is true.
-  for (let i = 0; i < numbers.length; i++) bytes[i] = numbers[i] === 0 ? 0 : 1;
-}
-
-/** bfloat16 is the upper half of float32. */
-function widen(from: Uint16Array, into: Float32Array): void {
-  const bits = new Uint32Array(into.buffer, into.byteOffset, from.length);
-  for (let i = 0; i < bits.length; i++) bits[i] = from[i]! << 16;
-}
-
-/** To the nearest, ties to even; all of NaN is one pattern. */
-function narrow(from: Float32Array, into: Uint16Array): void {
-  const { buffer, byteOffset, length } = from;
-  const bits = new Uint32Array(buffer, byteOffset, length);
-  for (let i = 0; i < length; i++) {
-    const pattern = bits[i]!;
-    into[i] = (pattern & 0x7fffffff) > 0x7f800000
-      ? 0x7fc0
-      : pattern + 0x7fff + (pattern >>> 16 & 1) >>> 16;
-  }
-}
-
-const decodeTables = new Map<DTypeInfo, Float64Array>();
-
-/** The value of every byte. */
-function decodeTable(info: DTypeInfo): Float64Array {
-  let values = decodeTables.get(info);
-  if (values === undefined) {
-    const mask = (1 << info.bits) - 1;
-    values = Float64Array.from(
-      { length: 256 },
-      (_, byte) => info.decode!(byte & mask),
-    );
-    decodeTables.set(info, values);
-  }
-  return values;
-}
-
-function readTable(
-  from: TypedArray,
-  values: Float64Array,
-  numbers: Float64Array,
-): void {
-  const bytes = from as Uint8Array;
-  for (let i = 0; i < numbers.length; i++) numbers[i] = values[bytes[i]!]!;
-}
-
-function writeCoded(
-  numbers: Float64Array,
-  encode: (value: number) => number,
-  into: TypedArray,
-): void {
-  const bytes = into as Uint8Array;
-  for (let i = 0; i < numbers.length; i++) bytes[i] = encode(numbers[i]!);
-}
-
-/**
- * Rounds numbers to float32 in a way that another rounding, to two bits fewer
- * or less, gives what one rounding would have: towards zero, and what is cut
- * off sets the last bit.
- */
-function roundToOdd(numbers: Float64Array): void {
-  singles.set(numbers);
-  for (let i = 0; i < numbers.length; i++) {
-    const number = numbers[i]!;
-    const single = singles[i]!;
-    if (single === number || single !== single) continue;
-    const bits = singleBits[i]!;
-    singleBits[i] = (Math.abs(single) > Math.abs(number) ? bits - 1 : bits) | 1;
-  }
-}
-
-function writeBfloat16(numbers: Float64Array, into: TypedArray): void {
-  roundToOdd(numbers);
-  narrow(singles.subarray(0, numbers.length), into as Uint16Array);
-}
-
-const encodeTables = new Map<DTypeInfo, Uint8Array>();
-
-/** The pattern for every upper half of a float32. */
-function encodeTable(info: DTypeInfo): Uint8Array {
-  let patterns = encodeTables.get(info);
-  if (patterns === undefined) {
-    const halves = Uint16Array.from({ length: 65536 }, (_, half) => half);
-    const values = new Float32Array(halves.length);
-    widen(halves, values);
-    patterns = Uint8Array.from(values, info.encode!);
-    encodeTables.set(info, patterns);
-  }
-  return patterns;
-}
-
-/** Floats of 8 bits or fewer: half a float32 that is rounded to odd has enough. */
-function writeTable(
-  numbers: Float64Array,
-  patterns: Uint8Array,
-  into: TypedArray,
-): void {
-  roundToOdd(numbers);
-  const bytes = into as Uint8Array;
-  for (let i = 0; i < numbers.length; i++) {
-    const bits = singleBits[i]!;
-    const odd = (bits & 0xffff) === 0 ? 0 : 1;
-    bytes[i] = patterns[bits >>> 16 | odd]!;
-  }
-}
-
-/** 64-bit integers as pairs of 32 bits, the lower one first. */
-function halvesOf({ buffer, byteOffset, length }: TypedArray): Uint32Array {
-  return new Uint32Array(buffer as ArrayBuffer, byteOffset, 2 * length);
-}
-
-/** Integers as the nearest float64. */
-function readHalves(
-  halves: Uint32Array,
-  isSigned: boolean,
-  numbers: Float64Array,
-): void {
-  for (let i = 0; i < numbers.length; i++) {
-    const high = halves[2 * i + 1]!;
-    numbers[i] = (isSigned ? high | 0 : high) * 2 ** 32 + halves[2 * i]!;
-  }
-}
-
-/** Integers to be rounded to fewer bits than float64 has: see {@linkcode toOdd}. */
-function readOdd(
-  halves: Uint32Array,
-  isSigned: boolean,
-  numbers: Float64Array,
-): void {
-  for (let i = 0; i < numbers.length; i++) {
-    const low = halves[2 * i]!;
-    const high = isSigned ? halves[2 * i + 1]! | 0 : halves[2 * i + 1]!;
-    const number = high * 2 ** 32 + low;
-    if (Number.isSafeInteger(number)) numbers[i] = number;
-    else {
-      const odd = (low & 2047) === 0 ? 0 : 2048;
-      numbers[i] = high * 2 ** 32 + ((low & ~2047 | odd) >>> 0);
-    }
-  }
-}
-
-/** The lower 32 bits, of which integers take what they need. */
-function readLowHalves(halves: Uint32Array, numbers: Float64Array): void {
-  for (let i = 0; i < numbers.length; i++) numbers[i] = halves[2 * i]!;
-}
-
-/** Integers of 64 bits, which wrap around. */
-function writeHalves(numbers: Float64Array, halves: Uint32Array): void {
-  for (let i = 0; i < numbers.length; i++) {
-    const number = numbers[i]!;
-    if (Math.abs(number) < 2 ** 31) {
-      const small = number | 0;
-      halves[2 * i] = small;
-      halves[2 * i + 1] = small >> 31;
-    } else {
-      // Of NaN and infinities nothing is left, which becomes 0.
-      const whole = Math.trunc(number);
-      const high = Math.floor(whole / 2 ** 32);
-      halves[2 * i] = whole - high * 2 ** 32;
-      halves[2 * i + 1] = high;
-    }
-  }
 }
 
 function conversion(
@@ -334,20 +310,13 @@ function conversion(
     const real = conversion({ ...from, kind: "float" }, to);
     return (value) => real((value as Complex).re);
   }
-  if (from.kind === "handle" || to.kind === "handle") {
-    if (from.kind === to.kind) return (value) => value;
-    throw new BufferError(
-      "dtype",
-      `Cannot convert ${from.name} to ${to.name}: an opaque handle is no number`,
-    );
-  }
   if (from.kind === "bigint" && to.array !== Float64Array) {
     if (to.kind === "float") return (value) => toOdd(value as bigint);
     if (to.kind === "complex") {
       return (value) => toComplex(toOdd(value as bigint));
     }
   }
-  return scalars[from.kind][to.kind];
+  return scalars[from.kind as Real][to.kind as NumberKind];
 }
 
 /**
@@ -361,7 +330,8 @@ function toOdd(value: bigint): number {
   return Number((value & 2047n) === 0n ? top : top | 1n) * 2048;
 }
 
-type Real = "bool" | "int" | "bigint" | "float";
+type NumberKind = Exclude<ElementKind, "handle">;
+type Real = Exclude<NumberKind, "complex">;
 
 const same = (value: unknown): unknown => value;
 const toNumber = (value: unknown): number => Number(value);
@@ -370,7 +340,7 @@ const notZero = (value: unknown): boolean => value !== 0;
 
 const scalars: Record<
   Real,
-  Record<Exclude<ElementKind, "handle">, (value: unknown) => unknown>
+  Record<NumberKind, (value: unknown) => unknown>
 > = {
   bool: {
     bool: same,

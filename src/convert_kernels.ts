@@ -3,8 +3,9 @@
  * elements, a chunk of them at a time.
  *
  * Each loop has arrays of two classes only, for V8 to compile it to loads and
- * stores, whatever dtypes a program converts. 64-bit integers are pairs of 32
- * bits here, the lower one first: BigInts would take ten times as long.
+ * stores, whatever dtypes a program converts. 64-bit integers are read as pairs
+ * of 32 bits, the lower one first: as BigInts they would take ten times as long.
+ * But what is stored as `BigInt(integer)`, of 32 bits, V8 makes no BigInt of.
  *
  * @module
  */
@@ -27,6 +28,10 @@ function halvesOf({ buffer, byteOffset, byteLength }: TypedArray): Uint16Array {
 
 function wordsOf({ buffer, byteOffset, byteLength }: TypedArray): Int32Array {
   return new Int32Array(buffer as ArrayBuffer, byteOffset, byteLength / 4);
+}
+
+function bigintsOf({ buffer, byteOffset, length }: TypedArray): BigInt64Array {
+  return new BigInt64Array(buffer as ArrayBuffer, byteOffset, length);
 }
 
 /** As typed arrays convert numbers: by a loop of V8's own. */
@@ -58,17 +63,17 @@ export const narrowToOdd: Kernel = (from, into) => {
   }
 };
 
-/** float32 to int32: cut off towards zero, and wrapped around. */
+/** float32 to int32 or uint32: cut off towards zero, and wrapped around. */
 export const truncate32: Kernel = (from, into) => {
   const singles = from as Float32Array;
-  const integers = into as Int32Array;
+  const integers = wordsOf(into);
   for (let i = 0; i < integers.length; i++) integers[i] = singles[i]!;
 };
 
-/** float64 to int32: cut off towards zero, and wrapped around. */
+/** float64 to int32 or uint32: cut off towards zero, and wrapped around. */
 export const truncate64: Kernel = (from, into) => {
   const numbers = from as Float64Array;
-  const integers = into as Int32Array;
+  const integers = wordsOf(into);
   for (let i = 0; i < integers.length; i++) integers[i] = numbers[i]!;
 };
 
@@ -89,9 +94,9 @@ export const roundToBfloat16: Kernel = (from, into) => {
   const patterns = into as Uint16Array;
   for (let i = 0; i < patterns.length; i++) {
     const bits = words[i]!;
-    patterns[i] = (bits & 0x7fffffff) > 0x7f800000
-      ? 0x7fc0
-      : bits + 0x7fff + (bits >>> 16 & 1) >>> 16;
+    const isNaN = (bits & 0x7fffffff) > 0x7f800000;
+    if (isNaN) patterns[i] = 0x7fc0;
+    else patterns[i] = (bits + (0x7fff + (bits >> 16 & 1) | 0) | 0) >> 16;
   }
 };
 
@@ -115,11 +120,16 @@ export const widenFloat16: Kernel = (from, into) => {
   for (let i = 0; i < words.length; i++) words[i] = values[patterns[i]!]!;
 };
 
-/** Bytes to the 32 bits that a table has for each: a float32 or an int32. */
-export function decoder(table: Int32Array): Kernel {
-  return (from, into) => decodeBytes(from as Uint8Array, table, wordsOf(into));
+/** Elements in a byte each to float32, or integers to int32. */
+export function decoder({ kind, bits, decode }: DTypeInfo): Kernel {
+  const values = new (kind === "int" ? Int32Array : Float32Array)(256);
+  const mask = (1 << bits) - 1;
+  for (let byte = 0; byte < 256; byte++) values[byte] = decode!(byte & mask);
+  const table = wordsOf(values);
+  return (from, into) => decodeBytes(bytesOf(from), table, wordsOf(into));
 }
 
+/** @param table 32 bits for every byte. */
 function decodeBytes(
   bytes: Uint8Array,
   table: Int32Array,
@@ -128,23 +138,18 @@ function decodeBytes(
   for (let i = 0; i < words.length; i++) words[i] = table[bytes[i]!]!;
 }
 
-/** The value of every byte, as the 32 bits of a float32 or an int32. */
-export function decodeTable({ kind, bits, decode }: DTypeInfo): Int32Array {
-  const values = new (kind === "float" ? Float32Array : Int32Array)(256);
-  const mask = (1 << bits) - 1;
-  for (let byte = 0; byte < 256; byte++) values[byte] = decode!(byte & mask);
-  return wordsOf(values);
+/** float32 to floats of 8 bits. */
+export function encoder({ encode }: DTypeInfo): Kernel {
+  const words = Int32Array.from({ length: 65536 }, (_, half) => half << 16);
+  const table = Uint8Array.from(new Float32Array(words.buffer), encode!);
+  return (from, into) => encodeWords(wordsOf(from), table, into as Uint8Array);
 }
 
 /**
- * float32 to floats of 8 bits or fewer, by a table of patterns: see
- * {@linkcode encodeTable}.
+ * @param table The pattern for every upper half of a float32 whose last bit is
+ * set when anything is cut off: small floats need no more for one rounding.
  */
-export function encoder(table: Uint8Array): Kernel {
-  return (from, into) => encodeBytes(wordsOf(from), table, into as Uint8Array);
-}
-
-function encodeBytes(
+function encodeWords(
   words: Int32Array,
   table: Uint8Array,
   bytes: Uint8Array,
@@ -156,138 +161,129 @@ function encodeBytes(
   }
 }
 
-/**
- * The pattern for every upper half of a float32, in whose last bit is whether
- * anything is cut off: small floats need no more for one rounding.
- */
-export function encodeTable({ encode }: DTypeInfo): Uint8Array {
-  const words = Int32Array.from({ length: 65536 }, (_, half) => half << 16);
-  return Uint8Array.from(new Float32Array(words.buffer), encode!);
-}
-
-/** Integers of fewer than 8 bits, each in a byte, of int32. */
-export function wrapTo(bits: number): Kernel {
-  const mask = (1 << bits) - 1;
-  return (from, into) => keepBits(from as Int32Array, mask, into as Uint8Array);
-}
-
-function keepBits(integers: Int32Array, mask: number, bytes: Uint8Array): void {
-  for (let i = 0; i < bytes.length; i++) bytes[i] = integers[i]! & mask;
-}
-
-/** 64-bit integers to the int32 in their low words. */
+/** 64-bit integers to the int32 or uint32 in their low words. */
 export const lowWords: Kernel = (from, into) => {
   const words = wordsOf(from);
-  const integers = into as Int32Array;
+  const integers = wordsOf(into);
   for (let i = 0; i < integers.length; i++) integers[i] = words[2 * i]!;
 };
 
 /** int32 to 64-bit integers. */
 export const extendSigned: Kernel = (from, into) => {
   const integers = from as Int32Array;
-  const words = wordsOf(into);
-  for (let i = 0; i < integers.length; i++) {
-    const integer = integers[i]!;
-    words[2 * i] = integer;
-    words[2 * i + 1] = integer >> 31;
-  }
+  const bigints = bigintsOf(into);
+  for (let i = 0; i < integers.length; i++) bigints[i] = BigInt(integers[i]!);
 };
 
 /** uint32 to 64-bit integers. */
 export const extendUnsigned: Kernel = (from, into) => {
   const integers = from as Uint32Array;
-  const words = wordsOf(into);
-  for (let i = 0; i < integers.length; i++) {
-    words[2 * i] = integers[i]!;
-    words[2 * i + 1] = 0;
-  }
+  const bigints = bigintsOf(into);
+  for (let i = 0; i < integers.length; i++) bigints[i] = BigInt(integers[i]!);
 };
 
 /** float32 to 64-bit integers: cut off towards zero, and wrapped around. */
-export const splitFloat32: Kernel = (from, into) => {
+export const truncateToPairs32: Kernel = (from, into) => {
   const singles = from as Float32Array;
+  const bigints = bigintsOf(into);
   const words = wordsOf(into);
   for (let i = 0; i < singles.length; i++) {
     const number = singles[i]!;
-    words[2 * i] = number;
-    words[2 * i + 1] = highWord(number);
+    const low = number | 0;
+    if (Math.abs(number) < 2 ** 31) bigints[i] = BigInt(low);
+    else {
+      words[2 * i] = low;
+      words[2 * i + 1] = highWord(number);
+    }
   }
 };
 
 /** float64 to 64-bit integers: cut off towards zero, and wrapped around. */
-export const splitFloat64: Kernel = (from, into) => {
+export const truncateToPairs64: Kernel = (from, into) => {
   const numbers = from as Float64Array;
+  const bigints = bigintsOf(into);
   const words = wordsOf(into);
   for (let i = 0; i < numbers.length; i++) {
     const number = numbers[i]!;
-    words[2 * i] = number;
-    words[2 * i + 1] = highWord(number);
+    const low = number | 0;
+    if (Math.abs(number) < 2 ** 31) bigints[i] = BigInt(low);
+    else {
+      words[2 * i] = low;
+      words[2 * i + 1] = highWord(number);
+    }
   }
 };
 
-/** The bits of an integer above its lowest 32; 0 of NaN and infinities. */
+/** The next 32 bits of an integer; 0 of NaN and infinities. */
 function highWord(number: number): number {
-  return Math.abs(number) < 2 ** 31
-    ? (number | 0) >> 31
-    : Math.floor(Math.trunc(number) / 2 ** 32) | 0;
+  return Math.floor(Math.trunc(number) / 2 ** 32) | 0;
 }
 
 /** 64-bit integers to the nearest float64. */
 export function joinToFloat64(isSigned: boolean): Kernel {
-  const wrap = isSigned ? 0 : 2 ** 32;
-  return (from, into) => joinNearest(wordsOf(from), wrap, into as Float64Array);
+  return (from, into) =>
+    joinPairs(wordsOf(from), isSigned, into as Float64Array);
 }
 
-/** @param wrap What is added to a negative high word. */
-function joinNearest(
+function joinPairs(
   words: Int32Array,
-  wrap: number,
+  isSigned: boolean,
   numbers: Float64Array,
 ): void {
-  for (let i = 0; i < numbers.length; i++) {
-    const high = words[2 * i + 1]!;
-    numbers[i] = (high < 0 ? high + wrap : high) * 2 ** 32 +
-      (words[2 * i]! >>> 0);
+  for (let i = 0, at = 0; i < numbers.length; i++, at = at + 2 | 0) {
+    const low = words[at]!;
+    const high = words[at + 1 | 0]!;
+    if (high === low >> 31 && (isSigned || high === 0)) numbers[i] = low;
+    else numbers[i] = highPart(high, isSigned) + (low >>> 0);
   }
 }
 
 /** 64-bit integers to the nearest float32. */
 export function joinToFloat32(isSigned: boolean): Kernel {
-  const wrap = isSigned ? 0 : 2 ** 32;
-  return (from, into) => joinSingles(wordsOf(from), wrap, into as Float32Array);
+  return (from, into) =>
+    joinPairsToFloat32(wordsOf(from), isSigned, into as Float32Array);
 }
 
-function joinSingles(
+function joinPairsToFloat32(
   words: Int32Array,
-  wrap: number,
+  isSigned: boolean,
   singles: Float32Array,
 ): void {
-  for (let i = 0; i < singles.length; i++) {
-    singles[i] = joinToOdd(words[2 * i]!, words[2 * i + 1]!, wrap);
+  for (let i = 0, at = 0; i < singles.length; i++, at = at + 2 | 0) {
+    const low = words[at]!;
+    const high = words[at + 1 | 0]!;
+    if (high === low >> 31 && (isSigned || high === 0)) singles[i] = low;
+    else singles[i] = highPart(high, isSigned) + (lowToOdd(low, high) >>> 0);
   }
 }
 
 /** 64-bit integers to float64 that are yet to be rounded to fewer bits. */
 export function joinToOddFloat64(isSigned: boolean): Kernel {
-  const wrap = isSigned ? 0 : 2 ** 32;
-  return (from, into) => joinOdd(wordsOf(from), wrap, into as Float64Array);
+  return (from, into) =>
+    joinPairsToOdd(wordsOf(from), isSigned, into as Float64Array);
 }
 
-function joinOdd(
+function joinPairsToOdd(
   words: Int32Array,
-  wrap: number,
+  isSigned: boolean,
   numbers: Float64Array,
 ): void {
-  for (let i = 0; i < numbers.length; i++) {
-    numbers[i] = joinToOdd(words[2 * i]!, words[2 * i + 1]!, wrap);
+  for (let i = 0, at = 0; i < numbers.length; i++, at = at + 2 | 0) {
+    const low = words[at]!;
+    const high = words[at + 1 | 0]!;
+    numbers[i] = highPart(high, isSigned) + (lowToOdd(low, high) >>> 0);
   }
 }
 
-/** What float64 cannot hold sets its last bit: see {@linkcode narrowToOdd}. */
-function joinToOdd(low: number, high: number, wrap: number): number {
+/** What a high word stands for. */
+function highPart(high: number, isSigned: boolean): number {
+  return (isSigned ? high : high >>> 0) * 2 ** 32;
+}
+
+/** What float64 cannot hold sets a last bit: see {@linkcode narrowToOdd}. */
+function lowToOdd(low: number, high: number): number {
   const isSafe = high >= -(2 ** 21) && high < 2 ** 21;
-  const odd = isSafe || (low & 2047) === 0 ? low : low & ~2047 | 2048;
-  return (high < 0 ? high + wrap : high) * 2 ** 32 + (odd >>> 0);
+  return isSafe || (low & 2047) === 0 ? low : low & ~2047 | 2048;
 }
 
 // To bool, all but 0 is true, NaN too: one at least of the bits that a mask
