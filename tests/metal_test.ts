@@ -78,6 +78,9 @@ Deno.test("What a MTLBuffer does not share is refused", () => {
     [buffer(9n), {}, "its storage mode is unknown"],
     [buffer(0n, null), {}, "no contents for the CPU"],
     [objc.sim_object(2n, 0n, 48n, twelve), {}, "is no MTLBuffer"],
+    // Blocks of malloc's that begin with bytes of some tensor.
+    [objc.sim_object(0n, 0n, 48n, twelve), {}, "is no MTLBuffer"],
+    [objc.sim_object(0x3f800000n, 0n, 48n, twelve), {}, "is no MTLBuffer"],
     [0x4000n, {}, "0x4000, is no MTLBuffer; if it is the address"],
   ];
   for (const [handle, changes, message] of cases) {

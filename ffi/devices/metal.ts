@@ -27,6 +27,13 @@ const symbols = {
     ],
     result: "u64",
   },
+  objc_getClassList: {
+    parameters: [
+      "buffer", // Class *buffer
+      "i32", // int bufferCount
+    ],
+    result: "i32",
+  },
   class_respondsToSelector: {
     parameters: [
       "u64", // Class cls
@@ -60,6 +67,9 @@ export const metal: DeviceRuntime = {
   name: place.name,
   open: (memory) => new MetalReader(memory),
 };
+
+/** Classes whose objects answer what is asked here. */
+const bufferClasses = new Set<bigint>();
 
 class MetalReader implements DeviceReader {
   readonly #objc: Runtime;
@@ -115,23 +125,36 @@ class MetalReader implements DeviceReader {
   /**
    * Some libraries put the address of the contents in the place of the object,
    * and a message to that ends the process. Objects are blocks of malloc's;
-   * contents are whole pages, which malloc does not know.
+   * contents are mostly whole pages, which malloc does not know.
    */
   #checkObject(memory: DeviceMemory): void {
-    const { malloc_size, object_getClass, class_respondsToSelector } =
-      this.#objc;
-    if (malloc_size(this.#buffer) > 0n) {
-      const type = object_getClass(this.#buffer);
-      const isBuffer = ["contents", "length", "storageMode"].every((name) =>
-        class_respondsToSelector(type, this.#selector(name)) !== 0
-      );
-      if (isBuffer) return;
-    }
+    const { malloc_size, object_getClass } = this.#objc;
+    if (
+      malloc_size(this.#buffer) > 0n &&
+      this.#isBufferClass(object_getClass(this.#buffer))
+    ) return;
     throw deviceError(
       memory,
       `its data, 0x${this.#buffer.toString(16)}, is no MTLBuffer; if it is ` +
         "the address of shared memory, have the library say device cpu",
     );
+  }
+
+  /**
+   * Any block has something where objects have their class, and asking that for
+   * its methods ends the process as well unless it is a class.
+   */
+  #isBufferClass(type: bigint): boolean {
+    if (bufferClasses.has(type)) return true;
+    const { objc_getClassList, class_respondsToSelector } = this.#objc;
+    const classes = new BigUint64Array(objc_getClassList(null, 0));
+    objc_getClassList(classes, classes.length);
+    if (!classes.includes(type)) return false;
+    const isBuffer = ["contents", "length", "storageMode"].every((name) =>
+      class_respondsToSelector(type, this.#selector(name)) !== 0
+    );
+    if (isBuffer) bufferClasses.add(type);
+    return isBuffer;
   }
 
   #selector(name: string): bigint {

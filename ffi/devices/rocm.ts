@@ -35,6 +35,10 @@ const symbols = {
     ],
     result: "pointer",
   },
+  hipGetLastError: {
+    parameters: [],
+    result: "i32",
+  },
   hipGetDevice: {
     parameters: [
       "buffer", // int *deviceId
@@ -168,6 +172,7 @@ type Hip = Deno.DynamicLibrary<typeof symbols>["symbols"];
 /** `hipError_t`. */
 const SUCCESS = 0;
 const INVALID_VALUE = 1;
+const NOT_FOUND = 500;
 const NOT_READY = 600;
 
 /** What to do about some of the others. */
@@ -175,9 +180,10 @@ const hints: Readonly<Record<number, string>> = {
   2: "free memory of the host or the device",
   35: "update the driver",
   100: "check that rocminfo lists a GPU",
-  101: "check that rocminfo lists that GPU",
+  101: "check that rocminfo lists the GPU",
   400: "the stream is none of ROCm's",
   700: "a kernel of the library that made the tensor went wrong before",
+  709: "the stream is none of ROCm's, or its device was reset",
 };
 
 /** `hipPointer_attribute`. */
@@ -231,8 +237,8 @@ class HipDriver implements GpuDriver {
 
   /** Finds the memory's device, and checks that it is memory. */
   open(): void {
-    const { data, byteOffset, byteLength } = this.#memory;
-    const { hipPointerGetAttribute, hipMemGetAddressRange } = this.#hip;
+    const { data, byteOffset } = this.#memory;
+    const { hipPointerGetAttribute } = this.#hip;
     const address = data + BigInt(byteOffset);
     this.#check("hipInit", this.#hip.hipInit(0));
     // What the runtime says of the memory counts, not what the struct says.
@@ -241,20 +247,29 @@ class HipDriver implements GpuDriver {
     if (status === INVALID_VALUE) throw this.#unknown(address);
     this.#check("hipPointerGetAttribute", status);
     this.#device = ordinal[0]!;
+    this.within(() => this.#checkRange(address));
+  }
 
+  /** The tensor must lie in one allocation, or in neighbours that touch. */
+  #checkRange(address: bigint): void {
+    const { hipMemGetAddressRange } = this.#hip;
+    const end = address + BigInt(this.#memory.byteLength);
     const [base, size] = [new BigUint64Array(1), new BigUint64Array(1)];
-    this.within(() => {
-      const status = hipMemGetAddressRange(base, size, address);
-      this.#check("hipMemGetAddressRange", status);
-    });
-    const end = address + BigInt(byteLength);
-    const last = base[0]! + size[0]!;
-    if (address >= base[0]! && end <= last) return;
-    throw deviceError(
-      this.#memory,
-      `it ends at 0x${end.toString(16)}, its allocation at ` +
-        `0x${last.toString(16)}`,
-    );
+    for (let at = address; at < end;) {
+      const status = hipMemGetAddressRange(base, size, at);
+      const isUnknown = status === NOT_FOUND || status === INVALID_VALUE;
+      if (isUnknown) this.#forgetError();
+      else this.#check("hipMemGetAddressRange", status);
+      const next = isUnknown ? at : base[0]! + size[0]!;
+      if (next <= at) {
+        throw deviceError(
+          this.#memory,
+          `it ends at 0x${end.toString(16)}, the memory that the runtime ` +
+            `knows there at 0x${at.toString(16)}`,
+        );
+      }
+      at = next;
+    }
   }
 
   within<T>(calls: () => T): T {
@@ -379,13 +394,17 @@ class HipDriver implements GpuDriver {
   }
 
   #isReady(call: string, status: number): boolean {
-    if (status === NOT_READY) return false;
-    this.#check(call, status);
-    return true;
+    if (status !== NOT_READY) {
+      this.#check(call, status);
+      return true;
+    }
+    this.#forgetError();
+    return false;
   }
 
   #check(call: string, status: number): void {
     if (status === SUCCESS) return;
+    this.#forgetError();
     const hint = hints[status];
     throw deviceError(
       this.#memory,
@@ -394,12 +413,21 @@ class HipDriver implements GpuDriver {
     );
   }
 
+  /**
+   * HIP keeps the last error of each thread until somebody asks for it. Other
+   * libraries do so after their own calls, and would take this one for theirs.
+   */
+  #forgetError(): void {
+    this.#hip.hipGetLastError();
+  }
+
   #nameOf(status: number): string {
     const name = this.#hip.hipGetErrorName(status);
     return name === null ? "an error" : Deno.UnsafePointerView.getCString(name);
   }
 
   #unknown(address: bigint): Error {
+    this.#forgetError();
     return deviceError(
       this.#memory,
       `the runtime knows no memory at 0x${address.toString(16)}: was it ` +

@@ -4,7 +4,23 @@
  */
 #include "cuda_driver.c"
 
-static _Thread_local int current;
+enum { NOT_FOUND = 500, CONTEXT_IS_DESTROYED = 709 };
+
+static _Thread_local int current, last_error;
+
+/* Every call's error is kept until somebody asks for it. */
+static int done(int status) {
+  /* A stream that HIP does not know. */
+  if (status == INVALID_HANDLE) status = CONTEXT_IS_DESTROYED;
+  if (status != SUCCESS) last_error = status;
+  return status;
+}
+#undef ENTER
+#define ENTER                              \
+  do {                                     \
+    int status_ = done(enter(__func__));   \
+    if (status_ != 0) return status_;      \
+  } while (0)
 
 #define ON_DEVICE(call)                     \
   do {                                      \
@@ -12,7 +28,7 @@ static _Thread_local int current;
     depth = 1;                              \
     int result_ = call;                     \
     depth = 0;                              \
-    return result_;                         \
+    return done(result_);                   \
   } while (0)
 
 /* The default stream is CUDA's legacy one. */
@@ -20,17 +36,23 @@ static uint64_t stream_of(uint64_t stream) { return stream == 0 ? 1 : stream; }
 
 EXPORT int sim_current(void) { return current; }
 EXPORT void sim_set_current(int device) { current = device; }
+EXPORT int sim_last_error(void) { return last_error; }
 
 EXPORT int hipInit(unsigned flags) {
   ENTER;
-  return cuInit(flags);
+  return done(cuInit(flags));
 }
 EXPORT const char *hipGetErrorName(int error) {
-  return error == INVALID_VALUE    ? "hipErrorInvalidValue"
-         : error == NO_DEVICE      ? "hipErrorNoDevice"
-         : error == INVALID_HANDLE ? "hipErrorInvalidHandle"
-         : error == 700            ? "hipErrorIllegalAddress"
-                                   : "hipErrorUnknown";
+  return error == INVALID_VALUE          ? "hipErrorInvalidValue"
+         : error == NO_DEVICE            ? "hipErrorNoDevice"
+         : error == CONTEXT_IS_DESTROYED ? "hipErrorContextIsDestroyed"
+         : error == 700                  ? "hipErrorIllegalAddress"
+                                         : "hipErrorUnknown";
+}
+EXPORT int hipGetLastError(void) {
+  int error = last_error;
+  last_error = SUCCESS;
+  return error;
 }
 EXPORT int hipGetDevice(int *device) {
   ENTER;
@@ -38,8 +60,8 @@ EXPORT int hipGetDevice(int *device) {
   return SUCCESS;
 }
 EXPORT int hipSetDevice(int device) {
-  if (device < 0 || device >= DEVICES) return INVALID_DEVICE;
-  int status = enter(__func__);
+  if (device < 0 || device >= DEVICES) return done(INVALID_DEVICE);
+  int status = done(enter(__func__));
   if (status == SUCCESS) current = device;
   return status;
 }
@@ -49,14 +71,14 @@ EXPORT int hipDeviceSynchronize(void) {
 }
 EXPORT int hipPointerGetAttribute(void *data, int attribute, uint64_t at) {
   ENTER;
-  if (attribute != 9) return INVALID_VALUE;
-  return cuPointerGetAttribute(data, attribute, at);
+  if (attribute != 9) return done(INVALID_VALUE);
+  return done(cuPointerGetAttribute(data, attribute, at));
 }
 EXPORT int hipMemGetAddressRange(uint64_t *base, uint64_t *size, uint64_t at) {
   ENTER;
   Block *block = find(at, 1);
   if (block == NULL || block->context != (uint64_t)current + 1)
-    return INVALID_VALUE;
+    return done(NOT_FOUND);
   *base = (uint64_t)(uintptr_t)block->device;
   *size = block->size;
   return SUCCESS;
@@ -73,7 +95,7 @@ EXPORT int hipMemcpyDtoHAsync(void *into, uint64_t from, size_t size,
 EXPORT int hipMemcpy2D(void *into, size_t into_pitch, uint64_t from,
                        size_t pitch, size_t width, size_t height, int kind) {
   ENTER;
-  if (kind != 2) return INVALID_VALUE;
+  if (kind != 2) return done(INVALID_VALUE);
   uint64_t copy[16] = {0};
   copy[2] = 2, copy[4] = from, copy[6] = pitch;
   copy[9] = 1, copy[10] = (uint64_t)(uintptr_t)into, copy[13] = into_pitch;
@@ -86,7 +108,7 @@ EXPORT int hipHostMalloc(void **made, size_t size, unsigned flags) {
 }
 EXPORT int hipHostFree(void *at) {
   cuMemFreeHost(at);
-  return enter(__func__);
+  return done(enter(__func__));
 }
 EXPORT int hipStreamCreateWithFlags(uint64_t *made, unsigned flags) {
   ENTER;
@@ -94,7 +116,7 @@ EXPORT int hipStreamCreateWithFlags(uint64_t *made, unsigned flags) {
 }
 EXPORT int hipStreamDestroy(uint64_t stream) {
   cuStreamDestroy_v2(stream);
-  return enter(__func__);
+  return done(enter(__func__));
 }
 EXPORT int hipStreamSynchronize(uint64_t stream) {
   ENTER;
@@ -110,7 +132,7 @@ EXPORT int hipEventCreateWithFlags(uint64_t *made, unsigned flags) {
 }
 EXPORT int hipEventDestroy(uint64_t event) {
   cuEventDestroy_v2(event);
-  return enter(__func__);
+  return done(enter(__func__));
 }
 EXPORT int hipEventRecord(uint64_t event, uint64_t stream) {
   ENTER;

@@ -1,6 +1,7 @@
 /* A stand-in for the Objective-C runtime, as far as ffi/devices/metal.ts needs
  * it: objects that answer a few messages as a MTLBuffer does. A message to
- * anything else ends the process, as it does there.
+ * anything else, and a question to what is no class, end the process, as they
+ * do there.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #endif
 
 typedef struct {
-  uint64_t type; /* 1: a buffer, 2: something else */
+  uint64_t type; /* 1: a buffer, 2: something else; other numbers are none */
   uint64_t mode, length, retained;
   void *contents;
 } Object;
@@ -54,7 +55,12 @@ EXPORT uint64_t sel_registerName(const char *name) {
   abort();
 }
 EXPORT uint64_t object_getClass(uint64_t at) { return object_at(at)->type; }
+EXPORT int objc_getClassList(uint64_t *classes, int count) {
+  for (int i = 0; i < count && i < 2; i++) classes[i] = (uint64_t)i + 1;
+  return 2;
+}
 EXPORT uint8_t class_respondsToSelector(uint64_t type, uint64_t selector) {
+  if (type < 1 || type > 2) abort();
   return type == 1 && selector > 0;
 }
 EXPORT uint64_t objc_msgSend(uint64_t at, uint64_t selector) {
