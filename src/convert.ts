@@ -7,7 +7,6 @@
 import { allocate, copyElements, entriesOf, walk } from "./copy.ts";
 import {
   addImaginary16,
-  addImaginary32,
   addImaginary64,
   cast,
   CHUNK,
@@ -23,11 +22,11 @@ import {
   narrow,
   narrowToOdd,
   realParts16,
-  realParts32,
   realParts64,
   roundToBfloat16,
   testBytes,
   testComplex128,
+  testComplex32,
   testHalves,
   testPairs,
   testWords,
@@ -37,16 +36,16 @@ import {
   truncateToPairs64,
   widenBfloat16,
   widenFloat16,
+  wrapper,
 } from "./convert_kernels.ts";
 import {
-  type Complex,
   type DType,
   dtypeByName,
   type DTypeInfo,
   type ElementKind,
   type TypedArray,
 } from "./dtype.ts";
-import { elementAccess } from "./element.ts";
+import { readBits, writeBits } from "./element.ts";
 import { BufferError } from "./errors.ts";
 import { isContiguous, type Layout, sizeOf } from "./layout.ts";
 
@@ -68,30 +67,28 @@ export interface Side {
  * to even, on their way to narrower floats; a complex number loses its
  * imaginary part on its way to a real one; every non-zero value is `true`.
  *
+ * @param into Where to; elements of fewer than 8 bits will share bytes.
  * @throws {BufferError} `"dtype"` to or from `handle`, which is no number.
  */
 export function convertElements(from: Side, layout: Layout, into: Side): void {
   checkNumbers(from.info, into.info);
   const size = sizeOf(layout.shape);
   if (size === 0) return;
-  if (from.isPacked || into.info.bits < 8) {
-    convertOneByOne(from, layout, into);
-    return;
-  }
   const steps = stepsBetween(from.info, into.info);
   const data = compactOf(from, layout, size);
-  const isCast = steps.length === 1 && steps[0]!.kernel === cast;
-  if (isCast) return cast(data, into.data);
+  if (steps.length === 1 && steps[0]!.kernel === cast) {
+    return cast(data, into.data);
+  }
   for (let start = 0; start < size; start += CHUNK) {
     const end = Math.min(start + CHUNK, size);
     let chunk = partOf(from.info, data, start, end);
     for (const { kernel, scratch } of steps) {
-      const next = scratch === undefined
-        ? partOf(into.info, into.data, start, end)
-        : scratch.subarray(0, end - start);
+      const next = scratch?.subarray(0, end - start) ??
+        partOf(into.info, into.data, start, end);
       kernel(chunk, next);
       chunk = next;
     }
+    if (into.info.bits < 8) pack(chunk, into, start);
   }
 }
 
@@ -116,19 +113,39 @@ function partOf(
   );
 }
 
-/** The elements side by side: a part of the data, or a copy. */
+/** The elements side by side in whole bytes: a part of the data, or a copy. */
 function compactOf(
-  { info, data }: Side,
+  { info, isPacked, data }: Side,
   layout: Layout,
   size: number,
 ): TypedArray {
   const { shape, strides, offset } = layout;
-  if (isContiguous(shape, strides)) {
+  if (!isPacked && isContiguous(shape, strides)) {
     return partOf(info, data, offset, offset + size);
   }
   const copy = allocate(info, false, size);
-  copyElements(info, false, data, layout, copy);
+  if (isPacked) unpack(data as Uint8Array, info.bits, layout, copy);
+  else copyElements(info, false, data, layout, copy);
   return copy;
+}
+
+/** Gives each element a byte of its own. */
+function unpack(
+  data: Uint8Array,
+  bits: number,
+  layout: Layout,
+  into: TypedArray,
+): void {
+  let index = 0;
+  walk(layout, (at) => into[index++] = readBits(data, at, bits));
+}
+
+/** Lets elements of fewer than 8 bits share bytes. */
+function pack(chunk: TypedArray, { info, data }: Side, start: number): void {
+  const elements = chunk as Uint8Array;
+  elements.forEach((element, i) => {
+    writeBits(data as Uint8Array, start + i, info.bits, element);
+  });
 }
 
 /** A part of a conversion. */
@@ -148,6 +165,8 @@ const scratches = {
   float64: new Float64Array(CHUNK),
 };
 type Stop = keyof typeof scratches;
+/** Elements of fewer than 8 bits, before they share bytes. */
+const encoded = new Uint8Array(CHUNK);
 
 const routes = new Map<string, readonly Step[]>();
 
@@ -173,7 +192,8 @@ function planSteps(from: DTypeInfo, to: DTypeInfo): Step[] {
     steps.push({ kernel, scratch: scratches[stop] });
     at = next;
   }
-  return [...steps, { kernel: last, scratch: undefined }];
+  const scratch = to.bits < 8 ? encoded : undefined;
+  return [...steps, { kernel: last, scratch }];
 }
 
 /** The next dtype on the way between two that no kernel joins. */
@@ -240,7 +260,7 @@ const kernels: Record<string, Kernel> = {
   "int32 bool": testWords(-1),
   "uint32 bool": testWords(-1),
   "float32 bool": testWords(0x7fffffff),
-  "complex32 bool": testWords(0x7fff7fff),
+  "complex32 bool": testComplex32,
   "int64 bool": testPairs(-1, -1),
   "uint64 bool": testPairs(-1, -1),
   "float64 bool": testPairs(-1, 0x7fffffff),
@@ -248,10 +268,10 @@ const kernels: Record<string, Kernel> = {
   "complex128 bool": testComplex128,
 
   "complex32 float16": realParts16,
-  "complex64 float32": realParts32,
+  "complex64 float32": lowWords,
   "complex128 float64": realParts64,
   "float16 complex32": addImaginary16,
-  "float32 complex64": addImaginary32,
+  "float32 complex64": extendUnsigned,
   "float64 complex128": addImaginary64,
 };
 
@@ -266,110 +286,24 @@ function kernelBetween(from: DTypeInfo, to: DTypeInfo): Kernel | undefined {
   const key = `${from.name} ${to.name}`;
   if (kernels[key] !== undefined) return kernels[key];
   if (isCast(from, to)) return cast;
-  const isFromSmall = from.decode !== undefined;
-  if (isFromSmall && to.name === (from.kind === "int" ? "int32" : "float32")) {
+  const stop = (kind: ElementKind): Stop =>
+    kind === "int" ? "int32" : "float32";
+  if (from.decode && to.name === stop(from.kind)) {
     return kernels[key] = decoder(from);
   }
-  if (to.encode !== undefined && from.name === "float32") {
-    return kernels[key] = encoder(to);
+  if (to.encode && from.name === stop(to.kind)) {
+    return kernels[key] = to.kind === "int" ? wrapper(to.bits) : encoder(to);
   }
   return undefined;
 }
 
 /** Whether a typed array converts another's entries by the same rules. */
 function isCast(from: DTypeInfo, to: DTypeInfo): boolean {
-  if (from === to) return true;
+  // A byte of its own may have more than the bits of such an element.
+  if (from === to) return from.bits >= 8;
   if (from.decode !== undefined || to.decode !== undefined) return false;
   // V8 is slow at float16, and at floats to integers.
   if (from.kind === "float") return to.kind === "float" && from.bits > 16;
   if (from.kind === "int") return to.kind === "int" || to.kind === "float";
   return from.kind === to.kind;
 }
-
-/** Where elements share bytes, on one side at least. */
-function convertOneByOne(from: Side, layout: Layout, into: Side): void {
-  const read = elementAccess(from.info, from.isPacked);
-  const write = elementAccess(into.info, into.isPacked);
-  const convert = conversion(from.info, into.info);
-  let index = 0;
-  walk(layout, (at) => {
-    write.set(into.data, index++, convert(read.get(from.data, at)));
-  });
-}
-
-function conversion(
-  from: DTypeInfo,
-  to: DTypeInfo,
-): (value: unknown) => unknown {
-  if (from.kind === "complex") {
-    if (to.kind === "complex") return (value) => value;
-    if (to.kind === "bool") {
-      return (value) =>
-        (value as Complex).re !== 0 || (value as Complex).im !== 0;
-    }
-    const real = conversion({ ...from, kind: "float" }, to);
-    return (value) => real((value as Complex).re);
-  }
-  if (from.kind === "bigint" && to.array !== Float64Array) {
-    if (to.kind === "float") return (value) => toOdd(value as bigint);
-    if (to.kind === "complex") {
-      return (value) => toComplex(toOdd(value as bigint));
-    }
-  }
-  return scalars[from.kind as Real][to.kind as NumberKind];
-}
-
-/**
- * A 64-bit integer as a number that will be rounded to fewer bits: to the
- * nearest would round twice, so what does not fit sets the last bit instead.
- */
-function toOdd(value: bigint): number {
-  const number = Number(value);
-  if (Number.isSafeInteger(number)) return number;
-  const top = value >> 11n;
-  return Number((value & 2047n) === 0n ? top : top | 1n) * 2048;
-}
-
-type NumberKind = Exclude<ElementKind, "handle">;
-type Real = Exclude<NumberKind, "complex">;
-
-const same = (value: unknown): unknown => value;
-const toNumber = (value: unknown): number => Number(value);
-const toComplex = (value: unknown): Complex => ({ re: Number(value), im: 0 });
-const notZero = (value: unknown): boolean => value !== 0;
-
-const scalars: Record<
-  Real,
-  Record<NumberKind, (value: unknown) => unknown>
-> = {
-  bool: {
-    bool: same,
-    int: toNumber,
-    bigint: (value) => value ? 1n : 0n,
-    float: toNumber,
-    complex: toComplex,
-  },
-  int: {
-    bool: notZero,
-    int: same,
-    bigint: (value) => BigInt(value as number),
-    float: same,
-    complex: toComplex,
-  },
-  bigint: {
-    bool: (value) => value !== 0n,
-    // Wrapped before it is a number: a large bigint would be rounded.
-    int: (value) => Number(BigInt.asIntN(32, value as bigint)),
-    bigint: same,
-    float: toNumber,
-    complex: toComplex,
-  },
-  float: {
-    bool: notZero,
-    int: same,
-    bigint: (value) =>
-      Number.isFinite(value) ? BigInt(Math.trunc(value as number)) : 0n,
-    float: same,
-    complex: toComplex,
-  },
-};

@@ -30,8 +30,16 @@ function wordsOf({ buffer, byteOffset, byteLength }: TypedArray): Int32Array {
   return new Int32Array(buffer as ArrayBuffer, byteOffset, byteLength / 4);
 }
 
-function bigintsOf({ buffer, byteOffset, length }: TypedArray): BigInt64Array {
-  return new BigInt64Array(buffer as ArrayBuffer, byteOffset, length);
+function unsignedOf(
+  { buffer, byteOffset, byteLength }: TypedArray,
+): Uint32Array {
+  return new Uint32Array(buffer as ArrayBuffer, byteOffset, byteLength / 4);
+}
+
+function pairsOf(
+  { buffer, byteOffset, byteLength }: TypedArray,
+): BigInt64Array {
+  return new BigInt64Array(buffer as ArrayBuffer, byteOffset, byteLength / 8);
 }
 
 /** As typed arrays convert numbers: by a loop of V8's own. */
@@ -120,7 +128,7 @@ export const widenFloat16: Kernel = (from, into) => {
   for (let i = 0; i < words.length; i++) words[i] = values[patterns[i]!]!;
 };
 
-/** Elements in a byte each to float32, or integers to int32. */
+/** Elements in a byte each to numbers: integers to int32, floats to float32. */
 export function decoder({ kind, bits, decode }: DTypeInfo): Kernel {
   const values = new (kind === "int" ? Int32Array : Float32Array)(256);
   const mask = (1 << bits) - 1;
@@ -138,7 +146,7 @@ function decodeBytes(
   for (let i = 0; i < words.length; i++) words[i] = table[bytes[i]!]!;
 }
 
-/** float32 to floats of 8 bits. */
+/** float32 to floats of 8 bits or fewer, in a byte each. */
 export function encoder({ encode }: DTypeInfo): Kernel {
   const words = Int32Array.from({ length: 65536 }, (_, half) => half << 16);
   const table = Uint8Array.from(new Float32Array(words.buffer), encode!);
@@ -161,7 +169,20 @@ function encodeWords(
   }
 }
 
-/** 64-bit integers to the int32 or uint32 in their low words. */
+/** int32 to integers of fewer than 8 bits, in a byte each. */
+export function wrapper(bits: number): Kernel {
+  const mask = (1 << bits) - 1;
+  return (from, into) => keepBits(from as Int32Array, mask, into as Uint8Array);
+}
+
+function keepBits(integers: Int32Array, mask: number, bytes: Uint8Array): void {
+  for (let i = 0; i < bytes.length; i++) bytes[i] = integers[i]! & mask;
+}
+
+/**
+ * 64-bit integers to the int32 or uint32 in their low words; complex64 to
+ * float32, by their bits.
+ */
 export const lowWords: Kernel = (from, into) => {
   const words = wordsOf(from);
   const integers = wordsOf(into);
@@ -171,29 +192,30 @@ export const lowWords: Kernel = (from, into) => {
 /** int32 to 64-bit integers. */
 export const extendSigned: Kernel = (from, into) => {
   const integers = from as Int32Array;
-  const bigints = bigintsOf(into);
-  for (let i = 0; i < integers.length; i++) bigints[i] = BigInt(integers[i]!);
+  const pairs = pairsOf(into);
+  for (let i = 0; i < integers.length; i++) pairs[i] = BigInt(integers[i]!);
 };
 
-/** uint32 to 64-bit integers. */
+/** uint32 to 64-bit integers; float32 to complex64, by their bits. */
 export const extendUnsigned: Kernel = (from, into) => {
-  const integers = from as Uint32Array;
-  const bigints = bigintsOf(into);
-  for (let i = 0; i < integers.length; i++) bigints[i] = BigInt(integers[i]!);
+  const integers = unsignedOf(from);
+  const pairs = pairsOf(into);
+  for (let i = 0; i < integers.length; i++) pairs[i] = BigInt(integers[i]!);
 };
 
 /** float32 to 64-bit integers: cut off towards zero, and wrapped around. */
 export const truncateToPairs32: Kernel = (from, into) => {
   const singles = from as Float32Array;
-  const bigints = bigintsOf(into);
+  const pairs = pairsOf(into);
   const words = wordsOf(into);
   for (let i = 0; i < singles.length; i++) {
     const number = singles[i]!;
     const low = number | 0;
-    if (Math.abs(number) < 2 ** 31) bigints[i] = BigInt(low);
+    if (Math.abs(number) < 2 ** 31) pairs[i] = BigInt(low);
     else {
       words[2 * i] = low;
-      words[2 * i + 1] = highWord(number);
+      // 0 for NaN and infinities.
+      words[2 * i + 1] = Math.floor(Math.trunc(number) / 2 ** 32);
     }
   }
 };
@@ -201,23 +223,22 @@ export const truncateToPairs32: Kernel = (from, into) => {
 /** float64 to 64-bit integers: cut off towards zero, and wrapped around. */
 export const truncateToPairs64: Kernel = (from, into) => {
   const numbers = from as Float64Array;
-  const bigints = bigintsOf(into);
+  const pairs = pairsOf(into);
   const words = wordsOf(into);
   for (let i = 0; i < numbers.length; i++) {
     const number = numbers[i]!;
     const low = number | 0;
-    if (Math.abs(number) < 2 ** 31) bigints[i] = BigInt(low);
+    if (Math.abs(number) < 2 ** 31) pairs[i] = BigInt(low);
     else {
       words[2 * i] = low;
-      words[2 * i + 1] = highWord(number);
+      // 0 for NaN and infinities.
+      words[2 * i + 1] = Math.floor(Math.trunc(number) / 2 ** 32);
     }
   }
 };
 
-/** The next 32 bits of an integer; 0 of NaN and infinities. */
-function highWord(number: number): number {
-  return Math.floor(Math.trunc(number) / 2 ** 32) | 0;
-}
+// What joins two words is written out in each loop: a call there, even if it is
+// never reached, makes V8 keep nothing in registers.
 
 /** 64-bit integers to the nearest float64. */
 export function joinToFloat64(isSigned: boolean): Kernel {
@@ -234,7 +255,7 @@ function joinPairs(
     const low = words[at]!;
     const high = words[at + 1 | 0]!;
     if (high === low >> 31 && (isSigned || high === 0)) numbers[i] = low;
-    else numbers[i] = highPart(high, isSigned) + (low >>> 0);
+    else numbers[i] = (isSigned ? high : high >>> 0) * 2 ** 32 + (low >>> 0);
   }
 }
 
@@ -253,11 +274,17 @@ function joinPairsToFloat32(
     const low = words[at]!;
     const high = words[at + 1 | 0]!;
     if (high === low >> 31 && (isSigned || high === 0)) singles[i] = low;
-    else singles[i] = highPart(high, isSigned) + (lowToOdd(low, high) >>> 0);
+    else {
+      // What float64 has no bits for sets the last of them.
+      const top = isSigned ? high : high >>> 0;
+      const isExact = top >= -(2 ** 21) && top < 2 ** 21 || !(low & 2047);
+      const odd = isExact ? low : low & ~2047 | 2048;
+      singles[i] = top * 2 ** 32 + (odd >>> 0);
+    }
   }
 }
 
-/** 64-bit integers to float64 that are yet to be rounded to fewer bits. */
+/** 64-bit integers to float64, for one more rounding: {@linkcode narrowToOdd}. */
 export function joinToOddFloat64(isSigned: boolean): Kernel {
   return (from, into) =>
     joinPairsToOdd(wordsOf(from), isSigned, into as Float64Array);
@@ -271,19 +298,14 @@ function joinPairsToOdd(
   for (let i = 0, at = 0; i < numbers.length; i++, at = at + 2 | 0) {
     const low = words[at]!;
     const high = words[at + 1 | 0]!;
-    numbers[i] = highPart(high, isSigned) + (lowToOdd(low, high) >>> 0);
+    if (high === low >> 31 && (isSigned || high === 0)) numbers[i] = low;
+    else {
+      const top = isSigned ? high : high >>> 0;
+      const isExact = top >= -(2 ** 21) && top < 2 ** 21 || !(low & 2047);
+      const odd = isExact ? low : low & ~2047 | 2048;
+      numbers[i] = top * 2 ** 32 + (odd >>> 0);
+    }
   }
-}
-
-/** What a high word stands for. */
-function highPart(high: number, isSigned: boolean): number {
-  return (isSigned ? high : high >>> 0) * 2 ** 32;
-}
-
-/** What float64 cannot hold sets a last bit: see {@linkcode narrowToOdd}. */
-function lowToOdd(low: number, high: number): number {
-  const isSafe = high >= -(2 ** 21) && high < 2 ** 21;
-  return isSafe || (low & 2047) === 0 ? low : low & ~2047 | 2048;
 }
 
 // To bool, all but 0 is true, NaN too: one at least of the bits that a mask
@@ -329,11 +351,21 @@ function testPair(
   high: number,
   bools: Uint8Array,
 ): void {
-  for (let i = 0; i < bools.length; i++) {
-    const bits = words[2 * i]! & low | words[2 * i + 1]! & high;
+  for (let i = 0, at = 0; i < bools.length; i++, at = at + 2 | 0) {
+    const bits = words[at]! & low | words[at + 1 | 0]! & high;
     bools[i] = bits === 0 ? 0 : 1;
   }
 }
+
+/** complex32 to bool; it may begin within a word. */
+export const testComplex32: Kernel = (from, into) => {
+  const parts = halvesOf(from);
+  const bools = into as Uint8Array;
+  for (let i = 0; i < bools.length; i++) {
+    const bits = parts[2 * i]! | parts[2 * i + 1]!;
+    bools[i] = (bits & 0x7fff) === 0 ? 0 : 1;
+  }
+};
 
 /** complex128 to bool. */
 export const testComplex128: Kernel = (from, into) => {
@@ -344,20 +376,10 @@ export const testComplex128: Kernel = (from, into) => {
   }
 };
 
-// The parts of complex numbers are moved as bits, where they are of 2 or 4
-// bytes: V8 does not convert these then.
-
-/** Real parts of complex32, as float16. */
+/** Real parts of complex32, as float16: moved as bits, which is fast. */
 export const realParts16: Kernel = (from, into) => {
   const parts = halvesOf(from);
   const reals = halvesOf(into);
-  for (let i = 0; i < reals.length; i++) reals[i] = parts[2 * i]!;
-};
-
-/** Real parts of complex64, as float32. */
-export const realParts32: Kernel = (from, into) => {
-  const parts = wordsOf(from);
-  const reals = wordsOf(into);
   for (let i = 0; i < reals.length; i++) reals[i] = parts[2 * i]!;
 };
 
@@ -372,16 +394,6 @@ export const realParts64: Kernel = (from, into) => {
 export const addImaginary16: Kernel = (from, into) => {
   const reals = halvesOf(from);
   const parts = halvesOf(into);
-  for (let i = 0; i < reals.length; i++) {
-    parts[2 * i] = reals[i]!;
-    parts[2 * i + 1] = 0;
-  }
-};
-
-/** float32 to complex64. */
-export const addImaginary32: Kernel = (from, into) => {
-  const reals = wordsOf(from);
-  const parts = wordsOf(into);
   for (let i = 0; i < reals.length; i++) {
     parts[2 * i] = reals[i]!;
     parts[2 * i + 1] = 0;

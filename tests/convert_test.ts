@@ -484,3 +484,192 @@ Deno.test("astype goes on beyond its first chunk, and past strides that none tak
     [4],
   ]);
 });
+
+/** Where loops end: what goes by chunks has 4096 elements in each. */
+const sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 17, 4095, 4096, 4097, 8193];
+
+Deno.test("astype converts all elements and no more, at every size", async (t) => {
+  const values = Tensor.from(
+    Float32Array.from({ length: 8200 }, (_, i) => (i * 7 % 23 - 11) / 2),
+  );
+  for (const info of dtypes) {
+    const all = values.astype(info.name);
+    const elements = all.toArray() as Element[];
+    await t.step(`from ${info.name}`, () => {
+      // Kernels are found by kind: these have them all.
+      for (const to of dtypes.filter(({ name }) => kinds.has(name))) {
+        const expected = elements.map((element) => model(element, to));
+        for (const size of sizes) {
+          const view = all.slice([3, 3 + size]);
+          const converted = view.astype(to.name);
+          assertConverted(view, converted, expected.slice(3, 3 + size));
+        }
+      }
+    });
+  }
+});
+
+const kinds = new Set<DType>([
+  "bool",
+  "int4",
+  "uint8",
+  "int32",
+  "uint32",
+  "int64",
+  "float16",
+  "bfloat16",
+  "float32",
+  "float64",
+  "float8_e4m3fn",
+  "float4_e2m1fn",
+  "complex32",
+  "complex64",
+  "complex128",
+]);
+
+/** Every pattern of 16 bits. */
+const patterns = Uint16Array.from({ length: 65536 }, (_, i) => i);
+
+Deno.test("astype converts every pattern of 16 bits", async (t) => {
+  const bfloats = Tensor.from(patterns, [65536], { dtype: "bfloat16" });
+  const halves = Tensor.from(new Float16Array(patterns.buffer));
+  const sources: [Tensor, number[]][] = [
+    [bfloats, Array.from(patterns, decodeBfloat16)],
+    [halves, [...halves.data]],
+  ];
+  for (const [source, values] of sources) {
+    await t.step(`from ${source.dtype}`, () => {
+      for (const to of dtypes) {
+        const expected = values.map((value) => model(value, to));
+        assertConverted(source, source.astype(to.name), expected);
+      }
+    });
+    await t.step(`from ${source.dtype} to itself, bit for bit`, () => {
+      const { data } = source.astype(source.dtype);
+      assertEquals(hexOf(data), hexOf(patterns));
+    });
+  }
+  await t.step("from bfloat16 to float32, NaN's bits too", () => {
+    const { data } = bfloats.astype("float32");
+    const widened = Uint32Array.from(patterns, (half) => half << 16);
+    assertEquals(hexOf(data), hexOf(widened));
+  });
+});
+
+Deno.test("astype rounds to 16 and 8 bits once, around every tie", async (t) => {
+  const narrow = [
+    "bfloat16",
+    "float16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+  ] as const;
+  // Every upper half of a float32, with lower halves around ties.
+  for (const low of [0, 1, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001]) {
+    await t.step(`lower half ${low}`, () => {
+      const bits = Uint32Array.from(patterns, (high) => high << 16 | low);
+      const singles = new Float32Array(bits.buffer);
+      // Beside them by less than float32 can tell.
+      const doubles = Float64Array.from(singles, (x) => x * (1 + 2 ** -52));
+      for (const dtype of narrow) {
+        const to = dtypeByName(dtype)!;
+        for (const data of [singles, doubles]) {
+          const source = Tensor.from(data as Float64Array);
+          const expected = Array.from(data, (value) => model(value, to));
+          assertConverted(source, source.astype(dtype), expected);
+        }
+      }
+    });
+  }
+});
+
+/** Integers around sums of two powers of two, and random ones. */
+function bigIntegers(): bigint[] {
+  const values: bigint[] = [];
+  for (let bit = 0n; bit < 64n; bit++) {
+    for (let other = 0n; other <= bit; other++) {
+      const value = 1n << bit | 1n << other;
+      values.push(value - 1n, value, value + 1n);
+    }
+  }
+  let random = 1n;
+  for (let i = 0; i < 10_000; i++) {
+    random = BigInt.asUintN(64, random * 6364136223846793005n + 1n);
+    values.push(random >> BigInt(i % 64));
+  }
+  return values.flatMap((value) => [value, -value]);
+}
+
+/** The float with so many bits that is nearest to an integer, ties to even. */
+function nearest(value: bigint, bits: number): number {
+  const magnitude = value < 0n ? -value : value;
+  const excess = BigInt(Math.max(magnitude.toString(2).length - bits, 0));
+  let kept = magnitude >> excess;
+  const twice = (magnitude - (kept << excess)) * 2n;
+  const step = 1n << excess;
+  if (twice > step || twice === step && kept % 2n === 1n) kept++;
+  return Number((value < 0n ? -kept : kept) << excess);
+}
+
+Deno.test("astype converts 64-bit integers as BigInt arithmetic does", async (t) => {
+  for (const array of [BigInt64Array, BigUint64Array]) {
+    const data = array.from(bigIntegers());
+    const source = Tensor.from(data as BigInt64Array);
+    const integers = [...data];
+    const check = (dtype: DType, to: (value: bigint) => Element): void =>
+      assertConverted(source, source.astype(dtype), integers.map(to));
+    await t.step(`from ${source.dtype}`, () => {
+      check("float64", (value) => nearest(value, 53));
+      check("float32", (value) => nearest(value, 24));
+      check("bfloat16", (value) => nearest(value, 8));
+      check("float16", (value) => Math.f16round(nearest(value, 11)));
+      check("complex64", (value) => ({ re: nearest(value, 24), im: 0 }));
+      check("int64", (value) => BigInt.asIntN(64, value));
+      check("uint64", (value) => BigInt.asUintN(64, value));
+      check("int32", (value) => Number(BigInt.asIntN(32, value)));
+      check("uint32", (value) => Number(BigInt.asUintN(32, value)));
+      check("uint8", (value) => Number(BigInt.asUintN(8, value)));
+      check("int4", (value) => Number(BigInt.asIntN(4, value)));
+      check("bool", (value) => value !== 0n);
+    });
+  }
+});
+
+Deno.test("astype converts to 64-bit integers as BigInt arithmetic does", async (t) => {
+  const doubles = Float64Array.from(
+    bigIntegers(),
+    (value, i) => Number(value) * 2 ** (i % 9 - 4) + i % 5 / 4,
+  );
+  doubles.set([NaN, Infinity, -Infinity, -0, -0.5, 2 ** 70, -1e300]);
+  const sources: Tensor[] = [
+    Tensor.from(doubles),
+    Tensor.from(Float32Array.from(doubles)),
+    Tensor.from(Int32Array.from(doubles)),
+    Tensor.from(Uint32Array.from(doubles)),
+    Tensor.from(Int8Array.from(doubles)),
+  ];
+  for (const source of sources) {
+    await t.step(`from ${source.dtype}`, () => {
+      const integers = [...source.data as Float64Array].map((value) =>
+        Number.isFinite(value) ? BigInt(Math.trunc(value)) : 0n
+      );
+      const signed = integers.map((value) => BigInt.asIntN(64, value));
+      const unsigned = integers.map((value) => BigInt.asUintN(64, value));
+      assertConverted(source, source.astype("int64"), signed);
+      assertConverted(source, source.astype("uint64"), unsigned);
+    });
+  }
+});
+
+Deno.test("astype reads complex32 that begins within a word", () => {
+  const parts = Float16Array.from([9, 0, -0, 0, 1, 2.5, -3, NaN, 0]);
+  const t = Tensor.from(parts.subarray(1), [4], { dtype: "complex32" });
+  assertEquals(t.astype("bool").toArray(), [false, true, true, true]);
+  assertEquals(t.astype("int64").toArray(), [0n, 0n, 2n, 0n]);
+});
+
+Deno.test("astype ignores what else is in the byte of a padded element", () => {
+  const bytes = Uint8Array.from([0xf1, 0x9f, 0x02]);
+  const t = Tensor.from(bytes, [3], { dtype: "int4", padded: true });
+  assertEquals(t.astype("int4").data, Uint8Array.from([0xf1, 0x02]));
+  assertEquals(t.astype("float32").toArray(), [1, -1, 2]);
+});
