@@ -1,9 +1,10 @@
 /**
- * The memory layout of `dlpack.h`: the only file with byte offsets.
+ * The memory layout of `dlpack.h`, and of what devices' libraries have beside
+ * it: the only file with byte offsets.
  *
- * All offsets are for 64-bit pointers and have not changed since DLPack 0.2
- * (the legacy struct) and 1.0 (the versioned one). tests/abi_test.ts compares
- * them with what a C compiler says.
+ * All offsets are for 64-bit pointers. Those of DLPack have not changed since
+ * version 0.2 (the legacy struct) and 1.0 (the versioned one), and
+ * tests/abi_test.ts compares them with what a C compiler says.
  *
  * @module
  */
@@ -56,3 +57,23 @@ export const FLAG = {
 
 /** The most axes a tensor can have: NumPy's limit. */
 export const MAX_NDIM = 64;
+
+/** `CUDA_MEMCPY2D`, of CUDA's driver: copies rows. */
+export const MEMCPY2D = {
+  srcMemoryType: 16, // CUmemorytype srcMemoryType
+  srcDevice: 32, // CUdeviceptr srcDevice
+  srcPitch: 48, // size_t srcPitch
+  dstMemoryType: 72, // CUmemorytype dstMemoryType
+  dstHost: 80, // void *dstHost
+  dstPitch: 104, // size_t dstPitch
+  widthInBytes: 112, // size_t WidthInBytes
+  height: 120, // size_t Height
+  size: 128,
+} as const;
+
+/** `BufferDescriptor`, which TVM has in the place of a `cl_mem`. */
+export const TVM_BUFFER = {
+  buffer: 0, // cl_mem buffer
+  layout: 24, // int layout: 0 for a buffer, else an image
+  size: 28,
+} as const;

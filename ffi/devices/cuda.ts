@@ -4,6 +4,7 @@
  * @module
  */
 
+import { MEMCPY2D } from "../abi.ts";
 import { addressOfArray } from "../memory.ts";
 import {
   deviceError,
@@ -212,19 +213,6 @@ const LEGACY_STREAM = 1n;
 const NON_BLOCKING = 1;
 const DISABLE_TIMING = 2;
 
-/** `CUDA_MEMCPY2D`, in words of 8 bytes. */
-const MEMCPY2D = {
-  srcMemoryType: 2,
-  srcDevice: 4,
-  srcPitch: 6,
-  dstMemoryType: 9,
-  dstHost: 10,
-  dstPitch: 13,
-  widthInBytes: 14,
-  height: 15,
-  size: 16,
-} as const;
-
 /** The longest pitch of a copy of rows. */
 const MAX_PITCH = 2 ** 31 - 1;
 
@@ -369,15 +357,15 @@ class CudaDriver implements GpuDriver {
       }
       return;
     }
-    const copy = new BigUint64Array(MEMCPY2D.size);
-    copy[MEMCPY2D.srcMemoryType] = DEVICE;
-    copy[MEMCPY2D.srcDevice] = from;
-    copy[MEMCPY2D.srcPitch] = BigInt(pitch);
-    copy[MEMCPY2D.dstMemoryType] = HOST;
-    copy[MEMCPY2D.dstHost] = addressOfArray(into);
-    copy[MEMCPY2D.dstPitch] = BigInt(rowBytes);
-    copy[MEMCPY2D.widthInBytes] = BigInt(rowBytes);
-    copy[MEMCPY2D.height] = BigInt(count);
+    const copy = new BigUint64Array(MEMCPY2D.size / 8);
+    copy[MEMCPY2D.srcMemoryType / 8] = DEVICE;
+    copy[MEMCPY2D.srcDevice / 8] = from;
+    copy[MEMCPY2D.srcPitch / 8] = BigInt(pitch);
+    copy[MEMCPY2D.dstMemoryType / 8] = HOST;
+    copy[MEMCPY2D.dstHost / 8] = addressOfArray(into);
+    copy[MEMCPY2D.dstPitch / 8] = BigInt(rowBytes);
+    copy[MEMCPY2D.widthInBytes / 8] = BigInt(rowBytes);
+    copy[MEMCPY2D.height / 8] = BigInt(count);
     this.#check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
   }
 

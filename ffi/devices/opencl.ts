@@ -4,6 +4,7 @@
  * @module
  */
 
+import { TVM_BUFFER } from "../abi.ts";
 import { readCautiously } from "./cautious.ts";
 import { deviceError, type DriverPlace, openDriver } from "./driver.ts";
 import type {
@@ -408,17 +409,14 @@ function noBuffer(memory: DeviceMemory): Error {
   );
 }
 
-/** Where TVM's `BufferDescriptor` says how its memory is laid out; 0: a buffer. */
-const TVM_LAYOUT = 24;
-
 /** The `cl_mem` that `data` is, or that TVM's descriptor begins with. */
 function bufferOf(cl: OpenCL, memory: DeviceMemory): bigint {
   const { data } = memory;
   if (isHandle(cl, memory, data)) return data;
-  const first = wordAt(data);
+  const first = wordAt(data + BigInt(TVM_BUFFER.buffer));
   if (!isHandle(cl, memory, first)) throw noBuffer(memory);
-  const layout = readCautiously(data, TVM_LAYOUT + 4)
-    ?.getInt32(TVM_LAYOUT, true);
+  const layout = readCautiously(data, TVM_BUFFER.size)
+    ?.getInt32(TVM_BUFFER.layout, true);
   if (layout === 0) return first;
   throw deviceError(
     memory,

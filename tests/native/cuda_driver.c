@@ -258,16 +258,37 @@ EXPORT int cuMemcpyDtoH_v2(void *into, uint64_t from, size_t size) {
   memcpy(into, source, size);
   return SUCCESS;
 }
-EXPORT int cuMemcpy2D_v2(const uint64_t *copy) {
+/* Its fields as the driver's header has them, for the compiler to place. */
+typedef struct {
+  size_t srcXInBytes, srcY;
+  int srcMemoryType;
+  const void *srcHost;
+  uint64_t srcDevice;
+  void *srcArray;
+  size_t srcPitch;
+  size_t dstXInBytes, dstY;
+  int dstMemoryType;
+  void *dstHost;
+  uint64_t dstDevice;
+  void *dstArray;
+  size_t dstPitch;
+  size_t WidthInBytes, Height;
+} Memcpy2D;
+
+EXPORT int cuMemcpy2D_v2(const Memcpy2D *copy) {
   ENTER;
   IN_CONTEXT;
-  if ((uint32_t)copy[2] != 2 || (uint32_t)copy[9] != 1) return INVALID_VALUE;
-  if (copy[0] | copy[1] | copy[7] | copy[8]) return INVALID_VALUE;
-  if (copy[14] > copy[6] || copy[14] > copy[13]) return INVALID_VALUE;
-  for (uint64_t row = 0; row < copy[15]; row++) {
-    const uint8_t *source = readable(copy[4] + row * copy[6], copy[14]);
+  size_t width = copy->WidthInBytes;
+  if (copy->srcMemoryType != 2 || copy->dstMemoryType != 1)
+    return INVALID_VALUE;
+  if (copy->srcXInBytes | copy->srcY | copy->dstXInBytes | copy->dstY)
+    return INVALID_VALUE;
+  if (width > copy->srcPitch || width > copy->dstPitch) return INVALID_VALUE;
+  for (size_t row = 0; row < copy->Height; row++) {
+    const uint8_t *source =
+        readable(copy->srcDevice + row * copy->srcPitch, width);
     if (source == NULL) return INVALID_VALUE;
-    memcpy((uint8_t *)(uintptr_t)copy[10] + row * copy[13], source, copy[14]);
+    memcpy((uint8_t *)copy->dstHost + row * copy->dstPitch, source, width);
   }
   return SUCCESS;
 }

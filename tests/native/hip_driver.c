@@ -96,11 +96,15 @@ EXPORT int hipMemcpy2D(void *into, size_t into_pitch, uint64_t from,
                        size_t pitch, size_t width, size_t height, int kind) {
   ENTER;
   if (kind != 2) return done(INVALID_VALUE);
-  uint64_t copy[16] = {0};
-  copy[2] = 2, copy[4] = from, copy[6] = pitch;
-  copy[9] = 1, copy[10] = (uint64_t)(uintptr_t)into, copy[13] = into_pitch;
-  copy[14] = width, copy[15] = height;
-  ON_DEVICE(cuMemcpy2D_v2(copy));
+  Memcpy2D copy = {.srcMemoryType = 2,
+                   .srcDevice = from,
+                   .srcPitch = pitch,
+                   .dstMemoryType = 1,
+                   .dstHost = into,
+                   .dstPitch = into_pitch,
+                   .WidthInBytes = width,
+                   .Height = height};
+  ON_DEVICE(cuMemcpy2D_v2(&copy));
 }
 EXPORT int hipHostMalloc(void **made, size_t size, unsigned flags) {
   ENTER;
