@@ -13,6 +13,14 @@ import {
   openDriver,
 } from "./driver.ts";
 import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
+import {
+  DEVICE_ORDINAL,
+  DISABLE_TIMING,
+  GpuCalls,
+  INVALID_VALUE,
+  NON_BLOCKING,
+  SUCCESS,
+} from "./gpu_calls.ts";
 import type { DeviceMemory, DeviceReader, DeviceRuntime } from "./runtime.ts";
 
 const place: DriverPlace = {
@@ -175,13 +183,10 @@ const symbols = {
 
 type Cuda = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
-/** `CUresult`. */
-const SUCCESS = 0;
-const INVALID_VALUE = 1;
+/** `CUresult`, beside those that HIP has as well. */
 const INVALID_CONTEXT = 201;
-const NOT_READY = 600;
 
-/** What to do about some of the others. */
+/** What to do about some errors. */
 const hints: Readonly<Record<number, string>> = {
   2: "free memory of the host or the device",
   34: "this library is only for linking; name the driver's own in " +
@@ -195,10 +200,9 @@ const hints: Readonly<Record<number, string>> = {
   999: "check that nvidia-smi works",
 };
 
-/** `CUpointer_attribute`. */
+/** `CUpointer_attribute`, beside those that HIP has as well. */
 const CONTEXT = 1;
 const MEMORY_TYPE = 2;
-const DEVICE_ORDINAL = 9;
 const RANGE_START_ADDR = 11;
 const RANGE_SIZE = 12;
 
@@ -209,9 +213,6 @@ const ARRAY = 3n;
 
 /** The legacy default stream: what is in it waits for all blocking streams. */
 const LEGACY_STREAM = 1n;
-
-const NON_BLOCKING = 1;
-const DISABLE_TIMING = 2;
 
 /** The longest pitch of a copy of rows. */
 const MAX_PITCH = 2 ** 31 - 1;
@@ -254,6 +255,7 @@ function waitFor(memory: DeviceMemory): Wait {
 class CudaDriver implements GpuDriver {
   readonly #cuda: Cuda;
   readonly #memory: DeviceMemory;
+  readonly #calls: GpuCalls;
   /** The memory's context; 0 until it is known. */
   #context = 0n;
   /** Whose primary contexts are to be released. */
@@ -262,20 +264,27 @@ class CudaDriver implements GpuDriver {
   constructor(cuda: Cuda, memory: DeviceMemory) {
     this.#cuda = cuda;
     this.#memory = memory;
+    this.#calls = new GpuCalls(memory, {
+      who: "driver",
+      hints,
+      nameOf: (status) => nameOf(cuda, status),
+      forget() {}, // a status is all there is of an error
+    });
   }
 
   /** Finds the memory's context, and checks that it is memory. */
   open(): void {
     const { data, byteOffset, id } = this.#memory;
     const address = data + BigInt(byteOffset);
-    this.#check("cuInit", this.#cuda.cuInit(0));
+    this.#calls.check("cuInit", this.#cuda.cuInit(0));
     let status = this.#ask(DEVICE_ORDINAL, address).status;
     if (status === INVALID_CONTEXT) {
       this.#context = this.#retain(id);
       status = this.#ask(DEVICE_ORDINAL, address).status;
     }
-    if (status === INVALID_VALUE) throw this.#unknown(address);
-    this.#check("cuPointerGetAttribute", status);
+    const call = "cuPointerGetAttribute";
+    if (status === INVALID_VALUE) throw this.#calls.unknown(call, address);
+    this.#calls.check(call, status);
     // What the driver says of the memory counts, not what the struct says.
     const ordinal = Number(this.#ask(DEVICE_ORDINAL, address).value);
     const { value: context } = this.#ask(CONTEXT, address);
@@ -286,33 +295,25 @@ class CudaDriver implements GpuDriver {
         "it is a CUDA array; have the library copy it to linear memory",
       );
     }
-    this.#checkRange(address);
+    // Drivers before 11.0 cannot tell.
+    if (this.#endAt(address) === null) return;
+    this.#calls.checkRange(address, (at) => this.#endAt(at));
   }
 
-  /** The tensor must lie in one allocation, or in neighbours that touch. */
-  #checkRange(address: bigint): void {
-    const end = address + BigInt(this.#memory.byteLength);
-    for (let at = address; at < end;) {
-      const start = this.#ask(RANGE_START_ADDR, at);
-      const size = this.#ask(RANGE_SIZE, at);
-      const isKnown = start.status === SUCCESS && size.status === SUCCESS;
-      // Drivers before 11.0 cannot tell.
-      if (!isKnown && at === address) return;
-      const next = isKnown ? start.value + size.value : at;
-      if (next <= at) {
-        throw deviceError(
-          this.#memory,
-          `it ends at 0x${end.toString(16)}, the memory that the driver ` +
-            `knows there at 0x${at.toString(16)}`,
-        );
-      }
-      at = next;
-    }
+  /** The end of the allocation at an address, where the driver knows one. */
+  #endAt(address: bigint): bigint | null {
+    const start = this.#ask(RANGE_START_ADDR, address);
+    const size = this.#ask(RANGE_SIZE, address);
+    const isKnown = start.status === SUCCESS && size.status === SUCCESS;
+    return isKnown ? start.value + size.value : null;
   }
 
   within<T>(calls: () => T): T {
     const { cuCtxPushCurrent_v2, cuCtxPopCurrent_v2 } = this.#cuda;
-    this.#check("cuCtxPushCurrent_v2", cuCtxPushCurrent_v2(this.#context));
+    this.#calls.check(
+      "cuCtxPushCurrent_v2",
+      cuCtxPushCurrent_v2(this.#context),
+    );
     let status = SUCCESS;
     let result: T;
     try {
@@ -320,27 +321,30 @@ class CudaDriver implements GpuDriver {
     } finally {
       status = cuCtxPopCurrent_v2(new BigUint64Array(1));
     }
-    this.#check("cuCtxPopCurrent_v2", status);
+    this.#calls.check("cuCtxPopCurrent_v2", status);
     return result;
   }
 
   synchronize(): void {
-    this.#check("cuCtxSynchronize", this.#cuda.cuCtxSynchronize());
+    this.#calls.check("cuCtxSynchronize", this.#cuda.cuCtxSynchronize());
   }
 
   synchronizeStream(stream: bigint): void {
     const status = this.#cuda.cuStreamSynchronize(stream);
-    this.#check("cuStreamSynchronize", status);
+    this.#calls.check("cuStreamSynchronize", status);
   }
 
   isIdle(stream: bigint): boolean {
-    return this.#isReady("cuStreamQuery", this.#cuda.cuStreamQuery(stream));
+    return this.#calls.isReady(
+      "cuStreamQuery",
+      this.#cuda.cuStreamQuery(stream),
+    );
   }
 
   copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
     const length = BigInt(into.length);
     const status = this.#cuda.cuMemcpyDtoH_v2(into, from, length);
-    this.#check("cuMemcpyDtoH_v2", status);
+    this.#calls.check("cuMemcpyDtoH_v2", status);
   }
 
   copyRows(
@@ -366,7 +370,7 @@ class CudaDriver implements GpuDriver {
     copy[MEMCPY2D.dstPitch / 8] = BigInt(rowBytes);
     copy[MEMCPY2D.widthInBytes / 8] = BigInt(rowBytes);
     copy[MEMCPY2D.height / 8] = BigInt(count);
-    this.#check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
+    this.#calls.check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
   }
 
   copyLater(
@@ -377,24 +381,24 @@ class CudaDriver implements GpuDriver {
   ): void {
     const { cuMemcpyDtoHAsync_v2 } = this.#cuda;
     const status = cuMemcpyDtoHAsync_v2(into, from, BigInt(length), stream);
-    this.#check("cuMemcpyDtoHAsync_v2", status);
+    this.#calls.check("cuMemcpyDtoHAsync_v2", status);
   }
 
   allocatePinned(length: number): bigint {
     const { cuMemHostAlloc } = this.#cuda;
-    return this.#made(
+    return this.#calls.made(
       "cuMemHostAlloc",
       (made) => cuMemHostAlloc(made, BigInt(length), 0),
     );
   }
 
   freePinned(address: bigint): void {
-    this.#check("cuMemFreeHost", this.#cuda.cuMemFreeHost(address));
+    this.#calls.check("cuMemFreeHost", this.#cuda.cuMemFreeHost(address));
   }
 
   createStream(): bigint {
     const { cuStreamCreate } = this.#cuda;
-    return this.#made(
+    return this.#calls.made(
       "cuStreamCreate",
       (made) => cuStreamCreate(made, NON_BLOCKING),
     );
@@ -402,12 +406,12 @@ class CudaDriver implements GpuDriver {
 
   destroyStream(stream: bigint): void {
     const status = this.#cuda.cuStreamDestroy_v2(stream);
-    this.#check("cuStreamDestroy_v2", status);
+    this.#calls.check("cuStreamDestroy_v2", status);
   }
 
   createEvent(): bigint {
     const { cuEventCreate } = this.#cuda;
-    return this.#made(
+    return this.#calls.made(
       "cuEventCreate",
       (made) => cuEventCreate(made, DISABLE_TIMING),
     );
@@ -415,15 +419,15 @@ class CudaDriver implements GpuDriver {
 
   destroyEvent(event: bigint): void {
     const status = this.#cuda.cuEventDestroy_v2(event);
-    this.#check("cuEventDestroy_v2", status);
+    this.#calls.check("cuEventDestroy_v2", status);
   }
 
   record(event: bigint, stream: bigint): void {
-    this.#check("cuEventRecord", this.#cuda.cuEventRecord(event, stream));
+    this.#calls.check("cuEventRecord", this.#cuda.cuEventRecord(event, stream));
   }
 
   isDone(event: bigint): boolean {
-    return this.#isReady("cuEventQuery", this.#cuda.cuEventQuery(event));
+    return this.#calls.isReady("cuEventQuery", this.#cuda.cuEventQuery(event));
   }
 
   close(): void {
@@ -436,8 +440,8 @@ class CudaDriver implements GpuDriver {
   #retain(ordinal: number): bigint {
     const { cuDeviceGet, cuDevicePrimaryCtxRetain } = this.#cuda;
     const device = new Int32Array(1);
-    this.#check("cuDeviceGet", cuDeviceGet(device, ordinal));
-    const context = this.#made(
+    this.#calls.check("cuDeviceGet", cuDeviceGet(device, ordinal));
+    const context = this.#calls.made(
       "cuDevicePrimaryCtxRetain",
       (made) => cuDevicePrimaryCtxRetain(made, device[0]!),
     );
@@ -456,49 +460,11 @@ class CudaDriver implements GpuDriver {
     const status = this.#context === 0n ? ask() : this.within(ask);
     return { status, value: status === SUCCESS ? answer[0]! : 0n };
   }
+}
 
-  #made(
-    call: string,
-    make: (made: BigUint64Array<ArrayBuffer>) => number,
-  ): bigint {
-    const made = new BigUint64Array(1);
-    this.#check(call, make(made));
-    return made[0]!;
-  }
-
-  #isReady(call: string, status: number): boolean {
-    if (status === NOT_READY) return false;
-    this.#check(call, status);
-    return true;
-  }
-
-  #check(call: string, status: number): void {
-    if (status === SUCCESS) return;
-    const hint = hints[status];
-    throw deviceError(
-      this.#memory,
-      `${call} failed with ${this.#nameOf(status)} (${status})` +
-        (hint === undefined ? "" : `: ${hint}`),
-    );
-  }
-
-  #nameOf(status: number): string {
-    const name = new BigUint64Array(1);
-    if (this.#cuda.cuGetErrorName(status, name) !== SUCCESS) return "an error";
-    const pointer = Deno.UnsafePointer.create(name[0]!);
-    return pointer === null
-      ? "an error"
-      : Deno.UnsafePointerView.getCString(pointer);
-  }
-
-  #unknown(address: bigint): Error {
-    return deviceError(
-      this.#memory,
-      `the driver knows no memory at 0x${
-        address.toString(16)
-      }: was it freed? ` +
-        "cuPointerGetAttribute failed with " +
-        `${this.#nameOf(INVALID_VALUE)} (${INVALID_VALUE})`,
-    );
-  }
+function nameOf(cuda: Cuda, status: number): string | null {
+  const name = new BigUint64Array(1);
+  if (cuda.cuGetErrorName(status, name) !== SUCCESS) return null;
+  const pointer = Deno.UnsafePointer.create(name[0]!);
+  return pointer && Deno.UnsafePointerView.getCString(pointer);
 }

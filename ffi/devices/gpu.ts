@@ -200,7 +200,7 @@ export class GpuReader implements DeviceReader {
     if (slots.length >= count && slots[0]!.bytes.length >= size) {
       return slots.slice();
     }
-    for (const slot of slots.splice(0)) this.#freeSlot(slot);
+    while (slots.length > 0) this.#freeSlot(slots.pop()!);
     while (slots.length < count) {
       const event = this.#createEvent();
       const address = driver.allocatePinned(size);

@@ -6,6 +6,14 @@
 
 import { deviceError, type DriverPlace, openDriver } from "./driver.ts";
 import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
+import {
+  DEVICE_ORDINAL,
+  DISABLE_TIMING,
+  GpuCalls,
+  INVALID_VALUE,
+  NON_BLOCKING,
+  SUCCESS,
+} from "./gpu_calls.ts";
 import type { DeviceMemory, DeviceReader, DeviceRuntime } from "./runtime.ts";
 
 const place: DriverPlace = {
@@ -169,13 +177,10 @@ const symbols = {
 
 type Hip = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
-/** `hipError_t`. */
-const SUCCESS = 0;
-const INVALID_VALUE = 1;
+/** `hipError_t`, beside those that CUDA has as well. */
 const NOT_FOUND = 500;
-const NOT_READY = 600;
 
-/** What to do about some of the others. */
+/** What to do about some errors. */
 const hints: Readonly<Record<number, string>> = {
   2: "free memory of the host or the device",
   35: "update the driver",
@@ -186,15 +191,10 @@ const hints: Readonly<Record<number, string>> = {
   709: "the stream is none of ROCm's, or its device was reset",
 };
 
-/** `hipPointer_attribute`. */
-const DEVICE_ORDINAL = 9;
-
 /** `hipMemcpyKind`. */
 const DEVICE_TO_HOST = 2;
 
 const DEFAULT_STREAM = 0n;
-const NON_BLOCKING = 1;
-const DISABLE_TIMING = 2;
 
 /** Copies the memory of AMD's GPUs to the host. */
 export const rocm: DeviceRuntime = {
@@ -227,12 +227,19 @@ function waitFor(memory: DeviceMemory): Wait {
 class HipDriver implements GpuDriver {
   readonly #hip: Hip;
   readonly #memory: DeviceMemory;
+  readonly #calls: GpuCalls;
   #device: number;
 
   constructor(hip: Hip, memory: DeviceMemory) {
     this.#hip = hip;
     this.#memory = memory;
     this.#device = memory.id;
+    this.#calls = new GpuCalls(memory, {
+      who: "runtime",
+      hints,
+      nameOf: (status) => nameOf(hip, status),
+      forget: () => forgetError(hip),
+    });
   }
 
   /** Finds the memory's device, and checks that it is memory. */
@@ -240,71 +247,67 @@ class HipDriver implements GpuDriver {
     const { data, byteOffset } = this.#memory;
     const { hipPointerGetAttribute } = this.#hip;
     const address = data + BigInt(byteOffset);
-    this.#check("hipInit", this.#hip.hipInit(0));
+    this.#calls.check("hipInit", this.#hip.hipInit(0));
     // What the runtime says of the memory counts, not what the struct says.
     const ordinal = new Int32Array(2);
     const status = hipPointerGetAttribute(ordinal, DEVICE_ORDINAL, address);
-    if (status === INVALID_VALUE) throw this.#unknown(address);
-    this.#check("hipPointerGetAttribute", status);
+    const call = "hipPointerGetAttribute";
+    if (status === INVALID_VALUE) throw this.#calls.unknown(call, address);
+    this.#calls.check(call, status);
     this.#device = ordinal[0]!;
-    this.within(() => this.#checkRange(address));
+    this.within(() => this.#calls.checkRange(address, (at) => this.#endAt(at)));
   }
 
-  /** The tensor must lie in one allocation, or in neighbours that touch. */
-  #checkRange(address: bigint): void {
+  /** The end of the allocation at an address, where the runtime knows one. */
+  #endAt(address: bigint): bigint | null {
     const { hipMemGetAddressRange } = this.#hip;
-    const end = address + BigInt(this.#memory.byteLength);
     const [base, size] = [new BigUint64Array(1), new BigUint64Array(1)];
-    for (let at = address; at < end;) {
-      const status = hipMemGetAddressRange(base, size, at);
-      const isUnknown = status === NOT_FOUND || status === INVALID_VALUE;
-      if (isUnknown) this.#forgetError();
-      else this.#check("hipMemGetAddressRange", status);
-      const next = isUnknown ? at : base[0]! + size[0]!;
-      if (next <= at) {
-        throw deviceError(
-          this.#memory,
-          `it ends at 0x${end.toString(16)}, the memory that the runtime ` +
-            `knows there at 0x${at.toString(16)}`,
-        );
-      }
-      at = next;
+    const status = hipMemGetAddressRange(base, size, address);
+    if (status === NOT_FOUND || status === INVALID_VALUE) {
+      forgetError(this.#hip);
+      return null;
     }
+    this.#calls.check("hipMemGetAddressRange", status);
+    return base[0]! + size[0]!;
   }
 
   within<T>(calls: () => T): T {
     const { hipGetDevice, hipSetDevice } = this.#hip;
     const before = new Int32Array(1);
-    this.#check("hipGetDevice", hipGetDevice(before));
-    this.#check("hipSetDevice", hipSetDevice(this.#device));
+    this.#calls.check("hipGetDevice", hipGetDevice(before));
+    this.#calls.check("hipSetDevice", hipSetDevice(this.#device));
     let status = SUCCESS;
     let result: T;
     try {
       result = calls();
     } finally {
       status = hipSetDevice(before[0]!);
+      if (status !== SUCCESS) forgetError(this.#hip);
     }
-    this.#check("hipSetDevice", status);
+    this.#calls.check("hipSetDevice", status);
     return result;
   }
 
   synchronize(): void {
-    this.#check("hipDeviceSynchronize", this.#hip.hipDeviceSynchronize());
+    this.#calls.check("hipDeviceSynchronize", this.#hip.hipDeviceSynchronize());
   }
 
   synchronizeStream(stream: bigint): void {
     const status = this.#hip.hipStreamSynchronize(stream);
-    this.#check("hipStreamSynchronize", status);
+    this.#calls.check("hipStreamSynchronize", status);
   }
 
   isIdle(stream: bigint): boolean {
-    return this.#isReady("hipStreamQuery", this.#hip.hipStreamQuery(stream));
+    return this.#calls.isReady(
+      "hipStreamQuery",
+      this.#hip.hipStreamQuery(stream),
+    );
   }
 
   copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
     const length = BigInt(into.length);
     const status = this.#hip.hipMemcpyDtoH(into, from, length);
-    this.#check("hipMemcpyDtoH", status);
+    this.#calls.check("hipMemcpyDtoH", status);
   }
 
   copyRows(
@@ -323,7 +326,7 @@ class HipDriver implements GpuDriver {
       BigInt(count),
       DEVICE_TO_HOST,
     );
-    this.#check("hipMemcpy2D", status);
+    this.#calls.check("hipMemcpy2D", status);
   }
 
   copyLater(
@@ -334,24 +337,24 @@ class HipDriver implements GpuDriver {
   ): void {
     const { hipMemcpyDtoHAsync } = this.#hip;
     const status = hipMemcpyDtoHAsync(into, from, BigInt(length), stream);
-    this.#check("hipMemcpyDtoHAsync", status);
+    this.#calls.check("hipMemcpyDtoHAsync", status);
   }
 
   allocatePinned(length: number): bigint {
     const { hipHostMalloc } = this.#hip;
-    return this.#made(
+    return this.#calls.made(
       "hipHostMalloc",
       (made) => hipHostMalloc(made, BigInt(length), 0),
     );
   }
 
   freePinned(address: bigint): void {
-    this.#check("hipHostFree", this.#hip.hipHostFree(address));
+    this.#calls.check("hipHostFree", this.#hip.hipHostFree(address));
   }
 
   createStream(): bigint {
     const { hipStreamCreateWithFlags } = this.#hip;
-    return this.#made(
+    return this.#calls.made(
       "hipStreamCreateWithFlags",
       (made) => hipStreamCreateWithFlags(made, NON_BLOCKING),
     );
@@ -359,80 +362,44 @@ class HipDriver implements GpuDriver {
 
   destroyStream(stream: bigint): void {
     const status = this.#hip.hipStreamDestroy(stream);
-    this.#check("hipStreamDestroy", status);
+    this.#calls.check("hipStreamDestroy", status);
   }
 
   createEvent(): bigint {
     const { hipEventCreateWithFlags } = this.#hip;
-    return this.#made(
+    return this.#calls.made(
       "hipEventCreateWithFlags",
       (made) => hipEventCreateWithFlags(made, DISABLE_TIMING),
     );
   }
 
   destroyEvent(event: bigint): void {
-    this.#check("hipEventDestroy", this.#hip.hipEventDestroy(event));
+    this.#calls.check("hipEventDestroy", this.#hip.hipEventDestroy(event));
   }
 
   record(event: bigint, stream: bigint): void {
-    this.#check("hipEventRecord", this.#hip.hipEventRecord(event, stream));
+    this.#calls.check(
+      "hipEventRecord",
+      this.#hip.hipEventRecord(event, stream),
+    );
   }
 
   isDone(event: bigint): boolean {
-    return this.#isReady("hipEventQuery", this.#hip.hipEventQuery(event));
+    return this.#calls.isReady("hipEventQuery", this.#hip.hipEventQuery(event));
   }
 
   close(): void {}
+}
 
-  #made(
-    call: string,
-    make: (made: BigUint64Array<ArrayBuffer>) => number,
-  ): bigint {
-    const made = new BigUint64Array(1);
-    this.#check(call, make(made));
-    return made[0]!;
-  }
+function nameOf(hip: Hip, status: number): string | null {
+  const name = hip.hipGetErrorName(status);
+  return name && Deno.UnsafePointerView.getCString(name);
+}
 
-  #isReady(call: string, status: number): boolean {
-    if (status !== NOT_READY) {
-      this.#check(call, status);
-      return true;
-    }
-    this.#forgetError();
-    return false;
-  }
-
-  #check(call: string, status: number): void {
-    if (status === SUCCESS) return;
-    this.#forgetError();
-    const hint = hints[status];
-    throw deviceError(
-      this.#memory,
-      `${call} failed with ${this.#nameOf(status)} (${status})` +
-        (hint === undefined ? "" : `: ${hint}`),
-    );
-  }
-
-  /**
-   * HIP keeps the last error of each thread until somebody asks for it. Other
-   * libraries do so after their own calls, and would take this one for theirs.
-   */
-  #forgetError(): void {
-    this.#hip.hipGetLastError();
-  }
-
-  #nameOf(status: number): string {
-    const name = this.#hip.hipGetErrorName(status);
-    return name === null ? "an error" : Deno.UnsafePointerView.getCString(name);
-  }
-
-  #unknown(address: bigint): Error {
-    this.#forgetError();
-    return deviceError(
-      this.#memory,
-      `the runtime knows no memory at 0x${address.toString(16)}: was it ` +
-        "freed? hipPointerGetAttribute failed with " +
-        `${this.#nameOf(INVALID_VALUE)} (${INVALID_VALUE})`,
-    );
-  }
+/**
+ * HIP keeps the last error of each thread until somebody asks for it. Other
+ * libraries do so after their own calls, and would take this one for theirs.
+ */
+function forgetError(hip: Hip): void {
+  hip.hipGetLastError();
 }
