@@ -24,8 +24,10 @@ import {
   bytesOf,
   collectGarbage,
   deletions,
+  deletionsInOrder,
   floats,
   importFixture,
+  ordersOf,
 } from "./helpers.ts";
 import { counts } from "./native/fixture.ts";
 
@@ -394,17 +396,10 @@ for (const [library, { dtypes, take }] of Object.entries(libraries)) {
         }
       });
 
-      const orders = [
-        "source, library, result",
-        "source, result, library",
-        "library, source, result",
-        "library, result, source",
-        "result, source, library",
-        "result, library, source",
-      ];
+      const orders = ordersOf(["source", "library", "result"]);
       Deno.test(`The deleter runs once after ${way}`, async (t) => {
         for (const order of orders) {
-          await t.step(`released in the order ${order}`, () => {
+          await t.step(`released in the order ${order.join(", ")}`, () => {
             const live = liveTensors();
             const source = importFixture(floats([2, 3]));
             const held = take(capsuleOf(source.transpose(), into));
@@ -413,15 +408,12 @@ for (const [library, { dtypes, take }] of Object.entries(libraries)) {
             const release: Record<string, () => void> = {
               source: () => source[Symbol.dispose](),
               library: () => held.release(),
-              result: () => result[Symbol.dispose](),
+              result() {
+                assertEquals(result.get(2, 1), 5);
+                result[Symbol.dispose]();
+              },
             };
-            const calls = order.split(", ").map((who) =>
-              deletions(() => {
-                if (who === "result") assertEquals(result.get(2, 1), 5);
-                release[who]!();
-              })
-            );
-            assertEquals(calls, [0, 0, 1]);
+            assertEquals(deletionsInOrder(order, release), [0, 0, 1]);
             assertEquals(liveTensors(), live);
           });
         }

@@ -12,7 +12,13 @@ import {
   type FromDlpackAsyncOptions,
   type Tensor,
 } from "@dlpack/deno";
-import { assertBufferError, bytesOf, deletions, floats } from "./helpers.ts";
+import {
+  assertBufferError,
+  bytesOf,
+  capsule,
+  deletions,
+  floats,
+} from "./helpers.ts";
 import { cString, driver, driverPath } from "./native/cuda_driver.ts";
 import { counts, type FixtureSpec, make } from "./native/fixture.ts";
 
@@ -54,14 +60,8 @@ function allocate(
   return driver.sim_alloc(bytes, length, context!, type, neighbours);
 }
 
-function capsuleOf(
-  spec: FixtureSpec,
-  handle: bigint,
-  options: { stream?: number | bigint } = {},
-): DlpackCapsule {
-  const device = spec.device ?? [DeviceType.cuda, 0];
-  const pointer = make({ ...spec, device, handle });
-  return new DlpackCapsule(pointer, "dltensor_versioned", options);
+function on(spec: FixtureSpec, handle: bigint): FixtureSpec {
+  return { ...spec, device: spec.device ?? [DeviceType.cuda, 0], handle };
 }
 
 /** Imports; the deleter must be called once, with success and without. */
@@ -74,7 +74,7 @@ function importMemory(
   let failure: unknown;
   const deleted = deletions(() => {
     try {
-      t = fromDlpack(capsuleOf(spec, handle, options), { device: "cpu" });
+      t = fromDlpack(capsule(on(spec, handle), options), { device: "cpu" });
     } catch (error) {
       failure = error;
     }
@@ -92,14 +92,8 @@ async function importLater(
   const before = counts();
   const { stream, ...rest } = options;
   try {
-    const capsule = capsuleOf(
-      spec,
-      handle,
-      stream === undefined ? {} : {
-        stream,
-      },
-    );
-    return await fromDlpackAsync(capsule, { device: "cpu", ...rest });
+    const x = capsule(on(spec, handle), stream === undefined ? {} : { stream });
+    return await fromDlpackAsync(x, { device: "cpu", ...rest });
   } finally {
     assertEquals(counts().deleted - before.deleted, 1);
     assertEquals(counts().double, before.double);
@@ -265,7 +259,7 @@ test("Managed memory is viewed when the GPU is done with it", () => {
     device: [DeviceType.cudaManaged, 0],
   };
   const deleted = deletions(() => {
-    using t = fromDlpack(capsuleOf(spec, handle));
+    using t = fromDlpack(capsule(on(spec, handle)));
     assertEquals(t.device.type, "cudaManaged");
     assertEquals(t.toArray(), Array(8).fill(7));
   });

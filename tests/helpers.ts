@@ -13,9 +13,12 @@ import { usePortablePath } from "../ffi/libc.ts";
 import { counts, type FixtureSpec, make } from "./native/fixture.ts";
 
 /** A managed tensor of the fixture in a capsule of the right name. */
-export function capsule(spec: FixtureSpec): DlpackCapsule {
+export function capsule(
+  spec: FixtureSpec,
+  options?: { stream?: number | bigint },
+): DlpackCapsule {
   const name = spec.versioned ?? true ? "dltensor_versioned" : "dltensor";
-  return new DlpackCapsule(make(spec), name);
+  return new DlpackCapsule(make(spec), name, options);
 }
 
 /** A managed tensor of the fixture, imported. */
@@ -52,6 +55,23 @@ export function deletions(run: () => void): number {
   const after = counts();
   assertEquals(after.double, before.double, "a deleter was called twice");
   return after.deleted - before.deleted;
+}
+
+/** All orders of some names. */
+export function ordersOf(names: readonly string[]): string[][] {
+  if (names.length === 0) return [[]];
+  return names.flatMap((first) =>
+    ordersOf(names.filter((name) => name !== first))
+      .map((rest) => [first, ...rest])
+  );
+}
+
+/** How often deleters were called at each release, in an order. */
+export function deletionsInOrder(
+  order: readonly string[],
+  release: Readonly<Record<string, () => void>>,
+): number[] {
+  return order.map((who) => deletions(release[who]!));
 }
 
 /** Checks that something throws a BufferError of a code, and gives it. */

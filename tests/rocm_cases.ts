@@ -6,15 +6,14 @@ import { assert, assertEquals } from "@std/assert";
 import {
   BufferError,
   DeviceType,
-  DlpackCapsule,
   fromDlpack,
   fromDlpackAsync,
   type Tensor,
 } from "@dlpack/deno";
-import { assertBufferError, bytesOf, floats } from "./helpers.ts";
+import { assertBufferError, bytesOf, capsule, floats } from "./helpers.ts";
 import { compile } from "./native/cc.ts";
 import { cString, stand } from "./native/cuda_driver.ts";
-import { counts, type FixtureSpec, make } from "./native/fixture.ts";
+import { counts, type FixtureSpec } from "./native/fixture.ts";
 
 const path = decodeURIComponent(
   compile(new URL("./native/hip_driver.c", import.meta.url), "hip_driver")
@@ -74,13 +73,12 @@ async function importMemory(
 ): Promise<Tensor> {
   const { isAsync = false, ...rest } = options;
   const device = spec.device ?? [DeviceType.rocm, 0];
-  const pointer = make({ ...spec, device, handle });
-  const capsule = new DlpackCapsule(pointer, "dltensor_versioned", rest);
+  const x = capsule({ ...spec, device, handle }, rest);
   const before = counts();
   try {
     return isAsync
-      ? await fromDlpackAsync(capsule, { device: "cpu" })
-      : fromDlpack(capsule, { device: "cpu" });
+      ? await fromDlpackAsync(x, { device: "cpu" })
+      : fromDlpack(x, { device: "cpu" });
   } finally {
     assertEquals(counts().deleted - before.deleted, 1);
     assertEquals(counts().double, before.double);

@@ -20,8 +20,10 @@ import {
   bytesOf,
   collectGarbage,
   deletions,
+  deletionsInOrder,
   floats,
   importFixture,
+  ordersOf,
 } from "./helpers.ts";
 import { counts } from "./native/fixture.ts";
 import { tensorflow } from "./tensorflow.ts";
@@ -169,18 +171,11 @@ tensorflowTest("every dtype goes there and back", async (t) => {
   }
 });
 
-const orders = [
-  "source, handle, result",
-  "source, result, handle",
-  "handle, source, result",
-  "handle, result, source",
-  "result, source, handle",
-  "result, handle, source",
-];
+const orders = ordersOf(["source", "handle", "result"]);
 
 tensorflowTest("the deleter runs once, with the last of all", async (t) => {
   for (const order of orders) {
-    await t.step(`released in the order ${order}`, () => {
+    await t.step(`released in the order ${order.join(", ")}`, () => {
       const live = liveTensors();
       const source = importFixture(floats([2, 3]));
       const handle = Handle.from(source);
@@ -189,15 +184,12 @@ tensorflowTest("the deleter runs once, with the last of all", async (t) => {
       const release: Record<string, () => void> = {
         source: () => source[Symbol.dispose](),
         handle: () => handle.release(),
-        result: () => result[Symbol.dispose](),
+        result() {
+          assertEquals(result.get(1, 2), 5);
+          result[Symbol.dispose]();
+        },
       };
-      const calls = order.split(", ").map((who) =>
-        deletions(() => {
-          if (who === "result") assertEquals(result.get(1, 2), 5);
-          release[who]!();
-        })
-      );
-      assertEquals(calls, [0, 0, 1]);
+      assertEquals(deletionsInOrder(order, release), [0, 0, 1]);
       assertEquals(liveTensors(), live);
     });
   }

@@ -67,6 +67,7 @@ function allocate(bytes: Uint8Array<ArrayBuffer>): bigint {
   return address;
 }
 
+/** Not the one of helpers.ts, which needs @std/assert: a GPU may be offline. */
 function capsule(
   spec: FixtureSpec,
   handle: bigint,
