@@ -11,12 +11,13 @@ import type { Owner } from "../ffi/owner.ts";
 import { allocate } from "./copy.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
 import type { TypedArray } from "./dtype.ts";
-import { cStrides, sizeOf } from "./layout.ts";
+import { sizeOf } from "./layout.ts";
+import { bytesOf, packingOf } from "./packing.ts";
 import * as refusals from "./refusals.ts";
 import { runSteps, runStepsAsync, type Steps } from "./steps.ts";
-import { ArrayStorage, NativeStorage } from "./storage.ts";
+import { NativeStorage } from "./storage.ts";
 import { checkStruct, type Struct } from "./struct.ts";
-import { makeTensor, type Tensor } from "./tensor.ts";
+import { makeTensor, Tensor } from "./tensor.ts";
 import { copyFromDevice, putInOrder, synchronize } from "./transfer.ts";
 
 /** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */
@@ -157,7 +158,8 @@ export async function fromDlpackAsync(
     checkRules(struct, device, copy);
     if (isView(struct, copy)) return viewOf(struct, owner);
     const steps = importSteps(struct, owner, stream, copy, STEP_BYTES);
-    const total = nbytesOf(struct);
+    const { info, isPacked, layout: { shape } } = struct;
+    const total = bytesOf(packingOf(info, isPacked), sizeOf(shape));
     return await runStepsAsync(steps, signal, (done) => {
       if (done > 0) onProgress?.(Math.floor(done * total), total);
     });
@@ -311,12 +313,8 @@ function* importSteps(
     const memory = memoryOf(struct, stream);
     data = yield* copyFromDevice(runtime, memory, struct, stepBytes);
   } else data = allocate(info, isPacked, 0);
-  const storage = new ArrayStorage(info, isPacked, false, data);
-  const tensor = makeTensor(storage, {
-    shape,
-    strides: cStrides(shape),
-    offset: 0,
-  });
+  const padded = !isPacked;
+  const tensor = Tensor.from(data, shape, { dtype: info.name, padded });
   owner.release();
   return tensor;
 }
@@ -336,9 +334,4 @@ function memoryOf(
     byteLength: length * info.array.BYTES_PER_ELEMENT,
     stream,
   };
-}
-
-function nbytesOf({ info, isPacked, layout: { shape } }: Struct): number {
-  const itemsize = isPacked ? info.bits / 8 : Math.ceil(info.bits / 8);
-  return Math.ceil(sizeOf(shape) * itemsize);
 }

@@ -16,6 +16,7 @@ import { entriesOf } from "./copy.ts";
 import { deviceName, isHost } from "./device.ts";
 import { dtypeByCode, type DTypeInfo } from "./dtype.ts";
 import { cStrides, extentOf, type Layout, sizeOf } from "./layout.ts";
+import { packingOf } from "./packing.ts";
 import * as refusals from "./refusals.ts";
 
 /** What a struct says, checked. */
@@ -164,7 +165,7 @@ function locate(
   let itemsize = info.bits / 8;
   if (isPacked) {
     // Back to an element that starts on a byte.
-    const group = 8 / (info.bits & -info.bits);
+    const { group } = packingOf(info, isPacked);
     first -= ((lowest % group) + group) % group;
   } else if (itemsize < 1) itemsize = 1;
   const length = entriesOf(info, isPacked, highest - first + 1);

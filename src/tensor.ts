@@ -42,6 +42,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "./layout.ts";
+import { packingOf } from "./packing.ts";
 import { ArrayStorage, type Storage } from "./storage.ts";
 
 export type { Range };
@@ -182,7 +183,7 @@ export class Tensor<D extends DType = DType>
   /** The bytes that one element takes: a fraction for packed ones, 0.5 for `int4`. */
   get itemsize(): number {
     const { info, isPacked } = this.#storage;
-    return isPacked ? info.bits / 8 : Math.ceil(info.bits / 8);
+    return packingOf(info, isPacked).bits / 8;
   }
 
   /** The bytes of all elements, packed ones rounded up. */

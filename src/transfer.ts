@@ -13,9 +13,9 @@ import type {
 import { allocate, copyElements } from "./copy.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { type Layout, sizeOf } from "./layout.ts";
+import { bytesOf, packingOf } from "./packing.ts";
 import { partOf, type Step, type Steps } from "./steps.ts";
 import {
-  type ElementBits,
   elementsIn,
   planTransfer,
   type TransferPlan,
@@ -53,13 +53,13 @@ export function* copyFromDevice(
   pieceBytes: number,
 ): Steps<TypedArray> {
   const { info, isPacked, layout } = elements;
-  const element = bitsOf(info, isPacked);
+  const element = packingOf(info, isPacked);
   const bytes = bytesOf(element, sizeOf(layout.shape));
   let plan: TransferPlan;
   let side: TypedArray;
   let share = 1;
   {
-    using reader = runtime.open(memory);
+    using reader = openReader(runtime, memory);
     plan = planTransfer(layout, element, {
       hasRows: reader.readRows !== undefined,
       pieceBytes,
@@ -78,12 +78,28 @@ export function* copyFromDevice(
   return inOrder;
 }
 
+/** Opens the memory, and checks that a runtime of the user's is complete. */
+function openReader(
+  runtime: DeviceRuntime,
+  memory: DeviceMemory,
+): DeviceReader {
+  const reader: Partial<DeviceReader> | undefined = runtime.open(memory);
+  for (const name of ["synchronize", "read", Symbol.dispose] as const) {
+    if (typeof reader?.[name] === "function") continue;
+    throw new TypeError(
+      `Cannot read a tensor on ${memory.type}:${memory.id} through ` +
+        `${runtime.name}: what its open() returns has no ${String(name)}()`,
+    );
+  }
+  return reader as DeviceReader;
+}
+
 /** Only waits for what writes the memory. */
 export function* synchronize(
   runtime: DeviceRuntime,
   memory: DeviceMemory,
 ): Steps<void> {
-  using reader = runtime.open(memory);
+  using reader = openReader(runtime, memory);
   yield synchronization(reader);
 }
 
@@ -110,7 +126,7 @@ export function* putInOrder(
   pieceBytes: number,
 ): Steps<void> {
   const size = sizeOf(layout.shape);
-  const element = bitsOf(info, isPacked);
+  const element = packingOf(info, isPacked);
   const most = elementsIn(element, pieceBytes);
   let start = 0;
   for (const part of partsOf(layout, most, element.group)) {
@@ -155,7 +171,7 @@ function* readPieces(
   plan: TransferPlan,
   side: TypedArray,
 ): Steps<void> {
-  const element = bitsOf(info, isPacked);
+  const element = packingOf(info, isPacked);
   const into = new Uint8Array(side.buffer as ArrayBuffer);
   let span = new Uint8Array(0);
   for (const piece of plan.pieces()) {
@@ -209,13 +225,4 @@ function* readPieces(
   // A run may have brought bits from beyond the last element.
   const rest = plan.size * element.bits % 8;
   if (rest > 0) into[into.length - 1]! &= (1 << rest) - 1;
-}
-
-function bitsOf(info: DTypeInfo, isPacked: boolean): ElementBits {
-  if (isPacked) return { bits: info.bits, group: 8 / (info.bits & -info.bits) };
-  return { bits: 8 * Math.ceil(info.bits / 8), group: 1 };
-}
-
-function bytesOf({ bits }: ElementBits, size: number): number {
-  return Math.ceil(size * bits / 8);
 }

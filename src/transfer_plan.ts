@@ -9,14 +9,7 @@
  */
 
 import { isContiguous, type Layout } from "./layout.ts";
-
-/** How elements lie in bytes. */
-export interface ElementBits {
-  /** Of one element. */
-  readonly bits: number;
-  /** How many elements are a whole number of bytes: more than 1 if packed. */
-  readonly group: number;
-}
+import type { Packing } from "./packing.ts";
 
 /** One piece to be copied out. All counts are elements. */
 export type Piece =
@@ -100,7 +93,7 @@ const ROW = 256;
  */
 export function planTransfer(
   layout: Layout,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): TransferPlan {
   const { shape, strides } = layout;
@@ -166,7 +159,7 @@ function count(steps: readonly Step[]): number {
 function chooseWay(
   steps: readonly Step[],
   run: number,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): Way {
   const bytes = (elements: number): number => elements * element.bits / 8;
@@ -199,7 +192,7 @@ function chooseWay(
 }
 
 /** Whether all these are whole bytes. */
-function isWhole({ group }: ElementBits, ...elements: number[]): boolean {
+function isWhole({ group }: Packing, ...elements: number[]): boolean {
   return elements.every((n) => n % group === 0);
 }
 
@@ -207,7 +200,7 @@ function* piecesOf(
   { outer, inner, asRows }: Way,
   run: number,
   lowest: number,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): Generator<Piece> {
   const size = count(inner) * run;
@@ -234,7 +227,7 @@ function* positions(
 
 /** How many elements fit into so many bytes; they are whole bytes. */
 export function elementsIn(
-  { bits, group }: ElementBits,
+  { bits, group }: Packing,
   bytes: number,
 ): number {
   return Math.max(1, Math.floor(bytes * 8 / (bits * group))) * group;
@@ -245,7 +238,7 @@ function* rowsOf(
   run: number,
   from: number,
   into: number,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): Generator<Piece> {
   const atOnce = Math.floor(elementsIn(element, limits.pieceBytes) / run);
@@ -265,7 +258,7 @@ function* runsOf(
   run: number,
   from: number,
   into: number,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): Generator<Piece> {
   const atOnce = elementsIn(element, limits.pieceBytes);
@@ -280,7 +273,7 @@ function* spansOf(
   run: number,
   from: number,
   into: number,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): Generator<Piece> {
   const [first, ...rest] = steps;

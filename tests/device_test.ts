@@ -310,6 +310,37 @@ Deno.test("Managed memory is seen at once where there is no CUDA", async () => {
   assertEquals(recorder.memories, []);
 });
 
+Deno.test("A runtime that opens no complete reader is named, the deleter called", async () => {
+  const reader = {
+    synchronize() {},
+    read() {},
+    [Symbol.dispose]() {},
+  };
+  const cases: [unknown, string][] = [
+    [undefined, "synchronize"],
+    [{ ...reader, synchronize: undefined }, "synchronize"],
+    [{ ...reader, read: 1 }, "read"],
+    [{ ...reader, [Symbol.dispose]: undefined }, "Symbol(Symbol.dispose)"],
+  ];
+  for (const [opened, missing] of cases) {
+    const runtime = { name: "my library", open: () => opened };
+    await withRuntime(extDev, runtime as DeviceRuntime, () => {
+      const deleted = deletions(() => {
+        assertThrows(
+          () =>
+            importFixture(floats([2], { device: [extDev, 0] }), {
+              device: "cpu",
+            }),
+          TypeError,
+          "Cannot read a tensor on extDev:0 through my library: what its " +
+            `open() returns has no ${missing}()`,
+        );
+      });
+      assertEquals(deleted, 1);
+    });
+  }
+});
+
 Deno.test("What a runtime throws passes through, the deleter called", async (t) => {
   const errors = [
     new BufferError("device", "CUDA_ERROR_INVALID_VALUE (1)"),

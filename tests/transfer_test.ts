@@ -18,44 +18,17 @@ import { runSteps, runStepsAsync } from "../src/steps.ts";
 import { checkStruct } from "../src/struct.ts";
 import { copyFromDevice, putInOrder } from "../src/transfer.ts";
 import {
-  type ElementBits,
   elementsIn,
   type Piece,
   planTransfer,
   type TransferLimits,
   type TransferPlan,
 } from "../src/transfer_plan.ts";
+import type { Packing } from "../src/packing.ts";
 import { assertBufferError, bytesOf, capsule, deletions } from "./helpers.ts";
 import { HostDevice, withRuntime } from "./host_device.ts";
 import type { FixtureSpec } from "./native/fixture.ts";
-
-/** Random numbers that are the same in every run (Marsaglia's xorshift32). */
-class Random {
-  #state = 2463534242;
-
-  /** From 0 to `end` - 1. */
-  below(end: number): number {
-    this.#state ^= this.#state << 13;
-    this.#state ^= this.#state >>> 17;
-    this.#state ^= this.#state << 5;
-    return (this.#state >>> 0) % end;
-  }
-
-  bytes(length: number): Uint8Array<ArrayBuffer> {
-    const words = new Uint32Array(Math.ceil(length / 4));
-    for (let i = 0; i < words.length; i++) words[i] = this.below(2 ** 32);
-    return new Uint8Array(words.buffer, 0, length);
-  }
-
-  pick<T>(values: readonly T[]): T {
-    return values[this.below(values.length)]!;
-  }
-
-  shuffle<T>(values: T[]): T[] {
-    return values.map((value) => ({ value, key: this.below(2 ** 31) }))
-      .sort((a, b) => a.key - b.key).map(({ value }) => value);
-  }
-}
+import { Random } from "./random.ts";
 
 /** Shape and strides of up to 5 axes, any of which may be odd. */
 function randomLayout(random: Random): Omit<Layout, "offset"> {
@@ -94,7 +67,7 @@ function indicesOf(layout: Layout): number[] {
   return indices;
 }
 
-const elements: readonly ElementBits[] = [
+const elements: readonly Packing[] = [
   { bits: 8, group: 1 },
   { bits: 32, group: 1 },
   { bits: 128, group: 1 },
@@ -107,7 +80,7 @@ const elements: readonly ElementBits[] = [
 /** Checks all that a plan promises, and says which kinds of pieces it has. */
 function checkPlan(
   layout: Layout,
-  element: ElementBits,
+  element: Packing,
   limits: TransferLimits,
 ): Set<Piece["kind"]> {
   const plan = planTransfer(layout, element, limits);
@@ -181,8 +154,8 @@ Deno.test("planTransfer brings every element once, within its limits", () => {
 });
 
 const MB = 2 ** 20;
-const float32: ElementBits = { bits: 32, group: 1 };
-const int4: ElementBits = { bits: 4, group: 2 };
+const float32: Packing = { bits: 32, group: 1 };
+const int4: Packing = { bits: 4, group: 2 };
 const limits: TransferLimits = {
   hasRows: true,
   pieceBytes: Infinity,
@@ -201,7 +174,7 @@ function sliced(shape: number[], ...ranges: Range[]): Layout {
 /** How many pieces of each kind there are, and the bytes they read. */
 function tally(
   plan: TransferPlan,
-  { bits }: ElementBits,
+  { bits }: Packing,
 ): { run: number; rows: number; span: number; bytes: number } {
   const sum = { run: 0, rows: 0, span: 0, bytes: 0 };
   for (const piece of plan.pieces()) {
@@ -216,7 +189,7 @@ function tally(
 const planned: readonly [
   what: string,
   Layout,
-  ElementBits,
+  Packing,
   TransferLimits,
   pieces: Partial<Record<Piece["kind"], number>>,
   bytes: number,
