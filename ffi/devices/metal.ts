@@ -59,7 +59,7 @@ const symbols = {
 
 type Runtime = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
-/** `MTLStorageMode`: which of the two has the memory. */
+/** `MTLStorageMode`: whether CPU, GPU or both have the memory. */
 const storageModes = ["shared", "managed", "private", "memoryless"];
 
 /** Copies what Metal's buffers share with the CPU. */
@@ -95,12 +95,17 @@ class MetalReader implements DeviceReader {
       throw deviceError(
         memory,
         `it spans the bytes ${byteOffset} to ${byteOffset + byteLength} of a ` +
-          `MTLBuffer of ${length} bytes`,
+          `MTLBuffer of ${length} bytes; check the shape, strides and byte ` +
+          "offset that the library gives",
       );
     }
     const contents = Number(this.#send("contents"));
     if (contents === 0) {
-      throw deviceError(memory, "its MTLBuffer has no contents for the CPU");
+      throw deviceError(
+        memory,
+        "its MTLBuffer has no contents for the CPU; have the library copy it " +
+          "to one whose storage mode is shared",
+      );
     }
     this.#address = contents + byteOffset;
     this.#send("retain");

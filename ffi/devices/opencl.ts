@@ -168,7 +168,7 @@ const memoryKinds = [
 ];
 
 /** `cl_int` of the calls above. */
-const errors = {
+const errors: Readonly<Record<number, string>> = {
   [-1]: "CL_DEVICE_NOT_FOUND",
   [-2]: "CL_DEVICE_NOT_AVAILABLE",
   [-4]: "CL_MEM_OBJECT_ALLOCATION_FAILURE",
@@ -185,7 +185,7 @@ const errors = {
   [-58]: "CL_INVALID_EVENT",
   [-59]: "CL_INVALID_OPERATION",
   [-1001]: "CL_PLATFORM_NOT_FOUND_KHR",
-} as const satisfies Readonly<Record<number, string>>;
+};
 
 /** What to do about some of them. */
 const hints: Readonly<Record<number, string>> = {
@@ -330,7 +330,8 @@ class OpenCLReader implements DeviceReader {
     throw deviceError(
       this.#memory,
       `it spans the bytes ${byteOffset} to ${byteOffset + byteLength} of a ` +
-        `cl_mem of ${size} bytes`,
+        `cl_mem of ${size} bytes; check the shape, strides and byte offset ` +
+        "that the library gives",
     );
   }
 
@@ -392,11 +393,10 @@ class OpenCLReader implements DeviceReader {
 }
 
 function failure(memory: DeviceMemory, call: string, status: number): Error {
-  const name = (errors as Readonly<Record<number, string>>)[status];
   const hint = hints[status];
   return deviceError(
     memory,
-    `${call} failed with ${name ?? "error"} (${status})` +
+    `${call} failed with ${errors[status] ?? "an error"} (${status})` +
       (hint === undefined ? "" : `: ${hint}`),
   );
 }

@@ -66,7 +66,7 @@ export function registerDevice(
         name === undefined
           ? "DLPack has no such device; take DeviceType.extDev for one of " +
             "your own"
-          : `${name} is memory of the host`
+          : `${name} is memory of the host, which is viewed as it is`
       ),
     );
   }
@@ -76,7 +76,8 @@ export function registerDevice(
   }
   if (typeof runtime?.open !== "function") {
     throw new TypeError(
-      `Cannot register a runtime for ${name} that has no open()`,
+      `Cannot register a runtime for ${name} that has no open(): pass { name, ` +
+        "open }, see DeviceRuntime",
     );
   }
   registered.set(type, runtime);
