@@ -90,8 +90,14 @@ export function fromDlpack(
   try {
     const struct = checkStruct(owner);
     checkRules(struct, device, copy);
-    if (isView(struct, copy)) return viewOf(struct, owner);
-    return runSteps(importSteps(struct, owner, stream, copy, Infinity));
+    if (!isReadable(struct)) {
+      return runSteps(importSteps(struct, owner, stream, copy, Infinity));
+    }
+    const view = viewOf(struct, owner);
+    if (!isToCopy(struct, copy)) return view;
+    const copied = view.copy();
+    owner.release();
+    return copied;
   } catch (error) {
     owner.releaseAfterFailure();
     throw error;
@@ -156,7 +162,9 @@ export async function fromDlpackAsync(
   try {
     const struct = checkStruct(owner);
     checkRules(struct, device, copy);
-    if (isView(struct, copy)) return viewOf(struct, owner);
+    if (isReadable(struct) && !isToCopy(struct, copy)) {
+      return viewOf(struct, owner);
+    }
     const steps = importSteps(struct, owner, stream, copy, STEP_BYTES);
     const { info, isPacked, layout: { shape } } = struct;
     const total = bytesOf(packingOf(info, isPacked), sizeOf(shape));
@@ -260,11 +268,9 @@ function checkRules(
   }
 }
 
-/** Whether it takes nothing but a look. */
-function isView(struct: Struct, copy: boolean | null): boolean {
-  const { deviceType } = struct;
-  return isHost(deviceType) && deviceType !== DeviceType.cudaManaged &&
-    !isToCopy(struct, copy);
+/** Whether the host can read the memory at once. */
+function isReadable({ deviceType }: Struct): boolean {
+  return isHost(deviceType) && deviceType !== DeviceType.cudaManaged;
 }
 
 /** Whether the host's memory is to be copied. */
@@ -283,7 +289,7 @@ function viewOf(struct: Struct, owner: Owner): Tensor {
   return makeTensor(storage, struct.layout);
 }
 
-/** The steps of all that takes more than a look. */
+/** The steps where memory is waited for, or copied in pieces. */
 function* importSteps(
   struct: Struct,
   owner: Owner,
