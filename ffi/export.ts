@@ -4,6 +4,7 @@
  * @module
  */
 
+import { pin } from "../src/allocate.ts";
 import { BufferError } from "../src/errors.ts";
 import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
 import { deleteHere, DlpackCapsule } from "./capsule.ts";
@@ -74,6 +75,7 @@ export function exportShared(
   const deleter = deleterOf(spec.versioned).address;
   writeStruct(spec, address, data, BigInt(id), deleter);
   if (kept instanceof Owner) kept.hold();
+  else if (kept !== null) pin(kept);
   exported.set(id, { struct, kept });
   const capsule = capsuleAt(address, spec);
   deleteHere(capsule, () => endExport(id));
@@ -139,6 +141,7 @@ export function lend(
 ): Loan {
   const struct = new Uint8Array(TENSOR.size + axesBytes(spec));
   const address = addressOfArray(struct);
+  if (kept !== null && !(kept instanceof Owner)) pin(kept);
   writeTensor(new DataView(struct.buffer), 0, TENSOR.size, spec, address, data);
   return new Loan(address, struct, kept);
 }

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { allocate, copyElements, entriesOf, walk } from "./copy.ts";
+import { allocate, giveBack } from "./allocate.ts";
+import { copyOf, elementsOf, walk } from "./copy.ts";
 import {
   addImaginary16,
   addImaginary64,
@@ -48,6 +49,7 @@ import {
 import { readBits, writeBits } from "./element.ts";
 import { BufferError } from "./errors.ts";
 import { isContiguous, type Layout, sizeOf } from "./layout.ts";
+import { entriesOf } from "./packing.ts";
 
 /** One side of a conversion: a dtype and how its elements lie. */
 export interface Side {
@@ -74,17 +76,28 @@ export function convertElements(from: Side, layout: Layout, into: Side): void {
   checkNumbers(from.info, into.info);
   const size = sizeOf(layout.shape);
   if (size === 0) return;
-  const steps = stepsBetween(from.info, into.info);
   const data = compactOf(from, layout, size);
+  convertCompact(from.info, data, size, into);
+  if (data.buffer !== from.data.buffer) giveBack(data);
+}
+
+/** Converts elements that lie side by side in whole bytes. */
+function convertCompact(
+  info: DTypeInfo,
+  data: TypedArray,
+  size: number,
+  into: Side,
+): void {
+  const steps = stepsBetween(info, into.info);
   if (steps.length === 1 && steps[0]!.kernel === cast) {
     return cast(data, into.data);
   }
   for (let start = 0; start < size; start += CHUNK) {
     const end = Math.min(start + CHUNK, size);
-    let chunk = partOf(from.info, data, start, end);
+    let chunk = elementsOf(info, data, start, end);
     for (const { kernel, scratch } of steps) {
       const next = scratch?.subarray(0, end - start) ??
-        partOf(into.info, into.data, start, end);
+        elementsOf(into.info, into.data, start, end);
       kernel(chunk, next);
       chunk = next;
     }
@@ -100,19 +113,6 @@ function checkNumbers(from: DTypeInfo, to: DTypeInfo): void {
   );
 }
 
-/** Some of elements that lie side by side. */
-function partOf(
-  info: DTypeInfo,
-  data: TypedArray,
-  start: number,
-  end: number,
-): TypedArray {
-  return data.subarray(
-    entriesOf(info, false, start),
-    entriesOf(info, false, end),
-  );
-}
-
 /** The elements side by side in whole bytes: a part of the data, or a copy. */
 function compactOf(
   { info, isPacked, data }: Side,
@@ -121,11 +121,11 @@ function compactOf(
 ): TypedArray {
   const { shape, strides, offset } = layout;
   if (!isPacked && isContiguous(shape, strides)) {
-    return partOf(info, data, offset, offset + size);
+    return elementsOf(info, data, offset, offset + size);
   }
+  if (!isPacked) return copyOf(info, false, data, layout);
   const copy = allocate(info, false, size);
-  if (isPacked) unpack(data as Uint8Array, info.bits, layout, copy);
-  else copyElements(info, false, data, layout, copy);
+  unpack(data as Uint8Array, info.bits, layout, copy);
   return copy;
 }
 

@@ -17,43 +17,44 @@ import {
   type Width,
   wordsOf,
 } from "./copy_kernels.ts";
+import { allocate, duplicate } from "./allocate.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { readBits, writeBits } from "./element.ts";
-import { BufferError } from "./errors.ts";
-import { extentOf, type Layout, sizeOf } from "./layout.ts";
+import { extentOf, isContiguous, type Layout, sizeOf } from "./layout.ts";
+import { entriesOf } from "./packing.ts";
 
-/** Entries of the typed array that so many elements take. */
-export function entriesOf(
+/** Elements `start` to `end`, which lie side by side in whole bytes. */
+export function elementsOf(
   info: DTypeInfo,
-  isPacked: boolean,
-  size: number,
-): number {
-  if (isPacked) return Math.ceil(size * info.bits / 8);
-  return info.kind === "complex" ? 2 * size : size;
+  data: TypedArray,
+  start: number,
+  end: number,
+): TypedArray {
+  return data.subarray(
+    entriesOf(info, false, start),
+    entriesOf(info, false, end),
+  );
 }
 
 /**
- * A typed array for so many elements.
+ * Copies the elements of a strided view, in C order, to memory of their own.
  *
- * @throws {BufferError} `"copy"` when there is no memory for it.
+ * @throws {BufferError} `"copy"` when there is none for them.
  */
-export function allocate(
+export function copyOf(
   info: DTypeInfo,
   isPacked: boolean,
-  size: number,
+  from: TypedArray,
+  layout: Layout,
 ): TypedArray {
-  const entries = entriesOf(info, isPacked, size);
-  try {
-    return new info.array(entries);
-  } catch (cause) {
-    const bytes = entries * info.array.BYTES_PER_ELEMENT;
-    throw new BufferError(
-      "copy",
-      `Cannot copy a tensor of ${size} ${info.name} elements: there is no ` +
-        `memory for ${bytes} bytes`,
-      { cause },
-    );
+  const { shape, strides, offset } = layout;
+  const size = sizeOf(shape);
+  if (!isPacked && isContiguous(shape, strides)) {
+    return duplicate(info, elementsOf(info, from, offset, offset + size), size);
   }
+  const copy = allocate(info, isPacked, size);
+  copyElements(info, isPacked, from, layout, copy);
+  return copy;
 }
 
 /**

@@ -142,6 +142,7 @@ export interface TypedArrayConstructor {
   /** Bytes of one entry. */
   readonly BYTES_PER_ELEMENT: number;
   new (length: number): TypedArray;
+  new (array: TypedArray): TypedArray;
   new (
     buffer: ArrayBufferLike,
     byteOffset?: number,

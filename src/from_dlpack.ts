@@ -8,7 +8,7 @@ import { VERSION } from "../ffi/abi.ts";
 import { runtimeOf } from "../ffi/devices/registry.ts";
 import type { DeviceMemory } from "../ffi/devices/runtime.ts";
 import type { Owner } from "../ffi/owner.ts";
-import { allocate } from "./copy.ts";
+import { allocate } from "./allocate.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
 import type { TypedArray } from "./dtype.ts";
 import { sizeOf } from "./layout.ts";
@@ -17,7 +17,7 @@ import * as refusals from "./refusals.ts";
 import { runSteps, runStepsAsync, type Steps } from "./steps.ts";
 import { NativeStorage } from "./storage.ts";
 import { checkStruct, type Struct } from "./struct.ts";
-import { makeTensor, Tensor } from "./tensor.ts";
+import { makeCopy, makeTensor, type Tensor } from "./tensor.ts";
 import { copyFromDevice, putInOrder, synchronize } from "./transfer.ts";
 
 /** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */
@@ -319,8 +319,7 @@ function* importSteps(
     const memory = memoryOf(struct, stream);
     data = yield* copyFromDevice(runtime, memory, struct, stepBytes);
   } else data = allocate(info, isPacked, 0);
-  const padded = !isPacked;
-  const tensor = Tensor.from(data, shape, { dtype: info.name, padded });
+  const tensor = makeCopy(info, isPacked, data, shape);
   owner.release();
   return tensor;
 }

@@ -44,6 +44,11 @@ export function cStrides(shape: readonly number[]): number[] {
   return strides;
 }
 
+/** C order without gaps, from the first element on. */
+export function compactLayout(shape: readonly number[]): Layout {
+  return { shape, strides: cStrides(shape), offset: 0 };
+}
+
 /**
  * Whether the elements lie in C order without gaps. Strides of axes of length
  * 1 carry no meaning, and empty tensors are always contiguous, as in NumPy.

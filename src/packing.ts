@@ -28,3 +28,13 @@ export function packingOf({ bits }: DTypeInfo, isPacked: boolean): Packing {
 export function bytesOf({ bits }: Packing, size: number): number {
   return Math.ceil(size * bits / 8);
 }
+
+/** Entries of the typed array that so many elements take. */
+export function entriesOf(
+  info: DTypeInfo,
+  isPacked: boolean,
+  size: number,
+): number {
+  if (isPacked) return Math.ceil(size * info.bits / 8);
+  return info.kind === "complex" ? 2 * size : size;
+}

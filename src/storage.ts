@@ -1,5 +1,6 @@
 import { addressOfArray } from "../ffi/memory.ts";
 import type { Owner } from "../ffi/owner.ts";
+import { giveBack } from "./allocate.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { BufferError } from "./errors.ts";
 import type { Struct } from "./struct.ts";
@@ -49,16 +50,20 @@ export class ArrayStorage implements Storage {
   readonly deviceId = 0;
   #data: TypedArray | null;
   readonly #length: number;
+  readonly #isCopy: boolean;
   #address: bigint | null = null;
 
+  /** @param isCopy Whether `data` was allocated for this storage alone. */
   constructor(
     readonly info: DTypeInfo,
     readonly isPacked: boolean,
     readonly readOnly: boolean,
     data: TypedArray,
+    isCopy: boolean,
   ) {
     this.#data = data;
     this.#length = data.length;
+    this.#isCopy = isCopy;
   }
 
   get data(): TypedArray {
@@ -90,6 +95,7 @@ export class ArrayStorage implements Storage {
   }
 
   release(): void {
+    if (this.#isCopy && !this.isReleased) giveBack(this.#data!);
     this.#data = null;
   }
 }

@@ -12,11 +12,10 @@ import {
   readStrides,
 } from "../ffi/header.ts";
 import type { Owner } from "../ffi/owner.ts";
-import { entriesOf } from "./copy.ts";
 import { deviceName, isHost } from "./device.ts";
 import { dtypeByCode, type DTypeInfo } from "./dtype.ts";
 import { cStrides, extentOf, type Layout, sizeOf } from "./layout.ts";
-import { packingOf } from "./packing.ts";
+import { entriesOf, packingOf } from "./packing.ts";
 import * as refusals from "./refusals.ts";
 
 /** What a struct says, checked. */

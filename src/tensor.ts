@@ -13,8 +13,9 @@ import {
   type Loan,
 } from "../ffi/export.ts";
 import { type Owner, sharesMemory } from "../ffi/owner.ts";
+import { allocate, giveBack } from "./allocate.ts";
 import { convertElements } from "./convert.ts";
-import { allocate, copyElements, entriesOf } from "./copy.ts";
+import { copyElements, copyOf } from "./copy.ts";
 import { type Device, deviceName, DeviceType, isHost } from "./device.ts";
 import {
   type DType,
@@ -31,6 +32,7 @@ import { checkElement, type ElementAccess, elementAccess } from "./element.ts";
 import { BufferError } from "./errors.ts";
 import { formatArray } from "./format.ts";
 import {
+  compactLayout,
   cStrides,
   describeShape,
   extentOf,
@@ -42,7 +44,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "./layout.ts";
-import { packingOf } from "./packing.ts";
+import { entriesOf, packingOf } from "./packing.ts";
 import { ArrayStorage, type Storage } from "./storage.ts";
 
 export type { Range };
@@ -162,7 +164,8 @@ export class Tensor<D extends DType = DType>
       ? data
       : new info.array(data.buffer, data.byteOffset, data.length);
     const readOnly = options.readOnly ?? false;
-    return make(new ArrayStorage(info, isPacked, readOnly, entries), layout);
+    const storage = new ArrayStorage(info, isPacked, readOnly, entries, false);
+    return make(storage, layout);
   }
 
   /** The number of axes. */
@@ -365,17 +368,20 @@ export class Tensor<D extends DType = DType>
   copy(options: { out?: TypedArray } = {}): Tensor<D> {
     const storage = this.#storage;
     const { data, info, isPacked } = storage;
-    const { size } = this;
     const { out } = options;
-    if (out !== undefined) checkOut(out, data, entriesOf(info, isPacked, size));
-    const into = out ?? allocate(info, isPacked, size);
-    if (out !== undefined && sharesMemory(out, data)) {
+    if (out === undefined) {
+      const copy = copyOf(info, isPacked, data, this);
+      return makeCopy(info, isPacked, copy, this.shape);
+    }
+    checkOut(out, data, entriesOf(info, isPacked, this.size));
+    if (sharesMemory(out, data)) {
       // What is read must not have been overwritten.
-      const apart = allocate(info, isPacked, size);
-      copyElements(info, isPacked, data, this, apart);
-      into.set(apart as never);
-    } else copyElements(info, isPacked, data, this, into);
-    return make(new ArrayStorage(info, isPacked, false, into), compact(this));
+      const apart = copyOf(info, isPacked, data, this);
+      out.set(apart as never);
+      giveBack(apart);
+    } else copyElements(info, isPacked, data, this, out);
+    const layout = compactLayout(this.shape);
+    return make(new ArrayStorage(info, isPacked, false, out, false), layout);
   }
 
   /**
@@ -413,10 +419,7 @@ export class Tensor<D extends DType = DType>
       data: allocate(info, info.bits < 8, this.size),
     };
     convertElements({ info: from, isPacked, data }, this, into);
-    return make(
-      new ArrayStorage(info, into.isPacked, false, into.data),
-      compact(this),
-    );
+    return makeCopy(info, into.isPacked, into.data, this.shape);
   }
 
   /**
@@ -586,11 +589,13 @@ export class Tensor<D extends DType = DType>
       strides: this.strides,
     };
     if (isCopied) {
-      const { data: copy } = this.copy();
-      return exportCopy(
-        { ...spec, device: [DeviceType.cpu, 0], strides: cStrides(this.shape) },
-        new Uint8Array(copy.buffer),
+      const copy = this.copy();
+      const capsule = exportCopy(
+        { ...spec, device: [DeviceType.cpu, 0], strides: copy.strides },
+        new Uint8Array(copy.data.buffer),
       );
+      copy[Symbol.dispose]();
+      return capsule;
     }
     return exportShared(spec, this.#start(), this.#keeper());
   }
@@ -644,9 +649,11 @@ export class Tensor<D extends DType = DType>
   }
 
   /**
-   * Gives the memory back to the library that it came from, now: `data`, and
-   * every typed array over the same buffer, becomes empty, then the producer's
-   * deleter runs. Disposing one view disposes all of them. Idempotent.
+   * Gives the memory back, now: that of a library to the library, whose deleter
+   * runs, that of a copy for the next copies to use. `data`, and every typed
+   * array over the same buffer, becomes empty before, unless it was given to
+   * {@linkcode Tensor.from} or to `copy` as `out`, or is a copy that was exported.
+   * Disposing one view disposes all of them. Idempotent.
    */
   [Symbol.dispose](): void {
     this.#storage.release();
@@ -690,8 +697,15 @@ export function makeTensor(storage: Storage, layout: Layout): Tensor {
   return make(storage, layout);
 }
 
-function compact({ shape }: Layout): Layout {
-  return { shape, strides: cStrides(shape), offset: 0 };
+/** For other files of this module: a tensor over a copy, in C order. */
+export function makeCopy<D extends DType>(
+  info: DTypeInfo,
+  isPacked: boolean,
+  data: TypedArray,
+  shape: readonly number[],
+): Tensor<D> {
+  const storage = new ArrayStorage(info, isPacked, false, data, true);
+  return make(storage, compactLayout(shape));
 }
 
 function checkDType(dtype: string): DTypeInfo {

@@ -10,7 +10,8 @@ import type {
   DeviceReader,
   DeviceRuntime,
 } from "../ffi/devices/runtime.ts";
-import { allocate, copyElements } from "./copy.ts";
+import { allocate, giveBack } from "./allocate.ts";
+import { copyElements } from "./copy.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { type Layout, sizeOf } from "./layout.ts";
 import { bytesOf, packingOf } from "./packing.ts";
@@ -75,6 +76,7 @@ export function* copyFromDevice(
   const inOrder = allocate(info, isPacked, sizeOf(layout.shape));
   const there = { ...elements, layout: plan.layout };
   yield* partOf(share, 1, putInOrder(there, side, inOrder, pieceBytes));
+  giveBack(side);
   return inOrder;
 }
 

@@ -12,7 +12,6 @@ import {
   copyBytes,
   copyElements,
   type CopyPlan,
-  entriesOf,
   planCopy,
   walk,
 } from "../src/copy.ts";
@@ -26,6 +25,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../src/layout.ts";
+import { entriesOf } from "../src/packing.ts";
 import { Random } from "./random.ts";
 
 /** The index of every element, in C order: each axis refines the one before. */
