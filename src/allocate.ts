@@ -3,8 +3,8 @@
  *
  * A new ArrayBuffer is filled with zeros, and its pages are new to the process:
  * together that takes longer than most copies into it. So the memory of copies
- * that were disposed is kept for the next ones of the same length, until the
- * garbage collector comes.
+ * that were disposed is kept for the next ones of the same length, until
+ * nobody wants it from one garbage collection to the next.
  *
  * @module
  */
@@ -79,23 +79,16 @@ const MOST_BYTES = 128 * 1024 * 1024;
 /** How many are kept, at most, as they are looked through one by one. */
 const MOST_BUFFERS = 32;
 
-/** Memory that nobody uses, the last to be used the last. */
-interface Kept {
-  readonly buffers: ArrayBuffer[];
-  bytes: number;
-}
-
-/** Weak: the garbage collector may have it all. */
-let keptRef: WeakRef<Kept> | undefined;
+/** Memory that nobody uses; what was used last comes last. */
+const kept: ArrayBuffer[] = [];
+let keptBytes = 0;
 
 function takeKept(bytes: number): ArrayBuffer | undefined {
-  const kept = keptRef?.deref();
-  if (kept === undefined) return undefined;
-  const { buffers } = kept;
-  const at = buffers.findLastIndex(({ byteLength }) => byteLength === bytes);
+  const at = kept.findLastIndex(({ byteLength }) => byteLength === bytes);
   if (at === -1) return undefined;
-  kept.bytes -= bytes;
-  return buffers.splice(at, 1)[0];
+  isUseful = true;
+  keptBytes -= bytes;
+  return kept.splice(at, 1)[0];
 }
 
 /**
@@ -106,22 +99,34 @@ export function giveBack(data: TypedArray): void {
   const buffer = data.buffer as ArrayBuffer;
   const { byteLength } = buffer;
   if (byteLength === 0 || toldToC.has(buffer)) return;
-  if (byteLength > MOST_BYTES) {
-    buffer.transfer(0);
-    return;
-  }
-  let kept = keptRef?.deref();
-  if (kept === undefined) {
-    kept = { buffers: [], bytes: 0 };
-    keptRef = new WeakRef(kept);
-  }
-  kept.buffers.push(buffer.transfer());
-  kept.bytes += byteLength;
-  while (kept.bytes > MOST_BYTES || kept.buffers.length > MOST_BUFFERS) {
-    const oldest = kept.buffers.shift()!;
-    kept.bytes -= oldest.byteLength;
-    oldest.transfer(0); // now, not when the garbage collector comes
-  }
+  kept.push(buffer.transfer());
+  keptBytes += byteLength;
+  while (keptBytes > MOST_BYTES || kept.length > MOST_BUFFERS) freeOldest();
+  if (!isWatched) watch();
+}
+
+/** Now, not when the garbage collector comes. */
+function freeOldest(): void {
+  const oldest = kept.shift()!;
+  keptBytes -= oldest.byteLength;
+  oldest.transfer(0);
+}
+
+let isWatched = false;
+/** Whether anything was taken since the garbage collector came last. */
+let isUseful = false;
+
+/** Called when the garbage collector has been there. */
+const collections = new FinalizationRegistry(() => {
+  if (isUseful) return watch();
+  isWatched = false;
+  while (kept.length > 0) freeOldest();
+});
+
+function watch(): void {
+  isWatched = true;
+  isUseful = false;
+  collections.register({}, undefined);
 }
 
 const toldToC = new WeakSet<ArrayBufferLike>();

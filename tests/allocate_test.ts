@@ -134,3 +134,23 @@ Deno.test("dispose of a copy does not touch the memory of a library", () => {
   copy[Symbol.dispose]();
   assertEquals(t.toArray(), [[0, 1, 2], [3, 4, 5]]);
 });
+
+Deno.test("Memory that nobody uses goes when the garbage collector comes", async () => {
+  const large = Tensor.from(new Uint8Array(32 * 2 ** 20));
+  const mebibytes = (): number =>
+    Math.round(Deno.memoryUsage().external / 2 ** 20);
+  await collectTwice();
+  const before = mebibytes();
+  large.copy()[Symbol.dispose]();
+  assertEquals(mebibytes() - before, 32);
+  await collectTwice();
+  assertEquals(mebibytes() - before, 0);
+});
+
+async function collectTwice(): Promise<void> {
+  const { gc } = globalThis as unknown as { gc: () => void };
+  for (let i = 0; i < 2; i++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}

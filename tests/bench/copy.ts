@@ -10,7 +10,8 @@
  * @module
  */
 
-import { type DType, Tensor, type TypedArray } from "../../mod.ts";
+import { type DType, fromDlpack, Tensor, type TypedArray } from "../../mod.ts";
+import { dtypeByName } from "../../src/dtype.ts";
 import {
   cStrides,
   extentOf,
@@ -19,6 +20,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../../src/layout.ts";
+import { entriesOf } from "../../src/packing.ts";
 import {
   compare,
   type Contender,
@@ -27,6 +29,7 @@ import {
   PythonPeer,
   type Row,
 } from "./harness.ts";
+import { producer } from "./producer.ts";
 
 interface Case {
   name: string;
@@ -211,32 +214,43 @@ const cases: readonly Case[] = [
 ];
 
 /** The view of a case, over memory that has been written. */
-function makeView({ dtype }: Case, layout: Layout): Tensor {
-  const { highest } = extentOf(layout.shape, layout.strides);
-  const entriesOf = (size: number): number =>
-    dtype === "complex128" ? 2 * size : size;
-  const source = memoryFor(dtype, entriesOf(layout.offset + highest + 1));
-  return Tensor.from(source, layout.shape, {
-    dtype,
-    strides: layout.strides,
-    offset: layout.offset,
-  });
-}
-
-function memoryFor(dtype: DType, entries: number): TypedArray {
-  const arrays = {
-    uint8: Uint8Array,
-    uint16: Uint16Array,
-    float32: Float32Array,
-    float64: Float64Array,
-    complex128: Float64Array,
+function makeView({ dtype }: Case, layout: Layout): NativeView {
+  const { shape, strides, offset } = layout;
+  const { highest } = extentOf(shape, strides);
+  const { bits, array, kind } = dtypeByName(dtype)!;
+  const bytes = (offset + highest + 1) * bits / 8;
+  const memory = producer.bench_allocate(BigInt(bytes));
+  if (memory === null) throw new Error(`Cannot allocate ${bytes} bytes`);
+  const buffer = Deno.UnsafePointerView.getArrayBuffer(memory, bytes);
+  const data = new array(buffer).fill(1 as never); // pages of zeros would be one page
+  const exporter = Tensor.from(data, shape, { dtype, strides, offset });
+  const capsule = exporter.__dlpack__({ maxVersion: [1, 0] });
+  const tensor = fromDlpack(capsule);
+  return {
+    tensor,
+    capacity: bytes / tensor.itemsize,
+    [Symbol.dispose]() {
+      tensor[Symbol.dispose]();
+      producer.bench_free(memory);
+    },
   };
-  const memory = new arrays[dtype as keyof typeof arrays](entries);
-  memory.fill(1); // pages of zeros would be one page
-  return memory;
 }
 
-/** libc's, or `null` where it is elsewhere than on Linux. */
+/** A library's tensor. */
+interface NativeView extends Disposable {
+  tensor: Tensor;
+  /** The elements that its memory has room for. */
+  capacity: number;
+}
+
+/** Memory to copy into. */
+function memoryFor(dtype: DType, size: number): TypedArray {
+  const info = dtypeByName(dtype)!;
+  const entries = entriesOf(info, false, size);
+  return new info.array(entries).fill(1 as never);
+}
+
+/** libc's memcpy, or `null` where it is elsewhere than on Linux. */
 function openMemcpy(): ((into: TypedArray, from: TypedArray) => void) | null {
   try {
     const { symbols } = Deno.dlopen("libc.so.6", {
@@ -264,27 +278,33 @@ interface Options {
   total: number;
 }
 
+/**
+ * Where copies go: into memory that is used again and again; into new memory,
+ * given back at once, as NumPy's is; into memory that the garbage collector
+ * gives back.
+ */
+type Way = "into out" | "fresh" | "left to the GC";
+
 async function compareCase(
   numpy: PythonPeer,
   what: Case,
   layout: Layout,
-  fresh: boolean,
+  way: Way,
   { rounds, warmUp, turn, total }: Options,
 ): Promise<Row> {
-  const view = makeView(what, layout);
+  using native = makeView(what, layout);
+  const { tensor: view, capacity } = native;
   const { itemsize } = view;
-  await numpy.ask({
-    ...layout,
-    capacity: view.data.byteLength / itemsize,
-    itemsize,
-  });
-  const out = memoryFor(what.dtype, view.nbytes / view.data.BYTES_PER_ELEMENT);
+  await numpy.ask({ ...layout, capacity, itemsize });
+  const out = memoryFor(what.dtype, view.size);
+  const ways: Record<Way, () => void> = {
+    "into out": () => view.copy({ out }),
+    fresh: () => view.copy()[Symbol.dispose](),
+    "left to the GC": () => view.copy(),
+  };
+  const fresh = way !== "into out";
   const contenders: Record<string, Contender> = {
-    ours: () =>
-      measure(
-        fresh ? () => view.copy() : () => view.copy({ out }),
-        turn,
-      ),
+    ours: () => measure(ways[way], turn),
     numpy: async () =>
       (await numpy.ask<{ ns: number }>({ seconds: turn, fresh })).ns,
   };
@@ -299,9 +319,9 @@ async function compareCase(
   // Compiled before it counts.
   measure(() => view.copy({ out }), warmUp);
   const bytes = view.nbytes;
-  const group = `copy ${bytes >= 32 * Mi ? "64 MiB" : "1 MiB"}, ` +
-    (fresh ? "fresh" : "into out");
-  return compare({ group, name: what.name, bytes }, contenders, rounds, total);
+  const group = `copy ${bytes >= 32 * Mi ? "64 MiB" : "1 MiB"}, ${way}`;
+  const row = { group, name: what.name, bytes };
+  return await compare(row, contenders, rounds, total);
 }
 
 /** A time in the unit that suits it. */
@@ -344,11 +364,11 @@ async function main(args: readonly string[]): Promise<void> {
   await using numpy = await PythonPeer.start("numpy_copy.py");
   const rows: Row[] = [];
   for (const isBig of isQuick ? [false] : [true, false]) {
-    for (const fresh of [false, true]) {
+    for (const way of ["into out", "fresh", "left to the GC"] as const) {
       const group: Row[] = [];
       for (const what of chosen) {
         const layout = what.layouts[isBig ? 0 : 1];
-        const row = await compareCase(numpy, what, layout, fresh, options);
+        const row = await compareCase(numpy, what, layout, way, options);
         if (group.length === 0) {
           console.log(`\n${row.group}: NumPy's time / ours (more is better)`);
         }

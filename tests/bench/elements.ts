@@ -165,7 +165,7 @@ async function compareConversions(
       const row = await compare(
         { group: "astype, 1 Mi elements", name: `${from} to ${to}`, bytes },
         {
-          ours: () => measure(() => source.astype(to), turn),
+          ours: () => measure(() => source.astype(to)[Symbol.dispose](), turn),
           numpy: async () =>
             (await numpy.ask<{ ns: number }>({ from, to, size, seconds: turn }))
               .ns,

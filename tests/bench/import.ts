@@ -87,7 +87,9 @@ const ours: Record<string, Loop> = {
         producer.bench_make(),
         "dltensor_versioned",
       );
-      sum += fromDlpack(capsule, { copy: true }).shape.length;
+      const t = fromDlpack(capsule, { copy: true });
+      sum += t.shape.length;
+      t[Symbol.dispose]();
     }
   },
 };

@@ -1,8 +1,12 @@
 /* A producer that costs next to nothing, for benchmarks: a pool of managed
  * tensors made beforehand, handed out one after the other; their deleter
  * counts. */
+#define _GNU_SOURCE /* madvise, posix_memalign */
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "../native/dlpack_abi.h"
 
@@ -64,6 +68,23 @@ EXPORT DLManagedTensorVersioned *bench_make(void) {
   if (next == pool_length) next = 0;
   return &pool[next++].managed;
 }
+
+/* Memory as NumPy allocates it: of 4 MiB and more with huge pages, where the
+ * system has them. */
+EXPORT void *bench_allocate(uint64_t bytes) {
+#ifdef __linux__
+  enum { HUGE_PAGE = 1 << 21 };
+  if (bytes >= 1 << 22) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, HUGE_PAGE, bytes) != 0) return NULL;
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    return memory;
+  }
+#endif
+  return malloc(bytes);
+}
+
+EXPORT void bench_free(void *memory) { free(memory); }
 
 /* How often the deleter ran. */
 EXPORT uint64_t bench_deleted(void) { return deleted; }

@@ -14,6 +14,8 @@ const symbols = {
     result: "void",
   }, // void (uint64_t length, int32_t ndim, const int64_t *shape, void *data)
   bench_make: { parameters: [], result: "pointer" }, // DLManagedTensorVersioned *(void)
+  bench_allocate: { parameters: ["u64"], result: "pointer" }, // void *(uint64_t bytes)
+  bench_free: { parameters: ["pointer"], result: "void" }, // void (void *memory)
   bench_deleted: { parameters: [], result: "u64" }, // uint64_t (void)
 } as const;
 
