@@ -432,11 +432,19 @@ export class Tensor<D extends DType = DType>
   toArray(): unknown {
     const { shape, strides } = this;
     const { data } = this.#storage;
-    const nest = (axis: number, at: number): unknown =>
-      axis === shape.length ? this.#elements.get(data, at) : Array.from(
-        { length: shape[axis]! },
-        (_, i) => nest(axis + 1, at + i * strides[axis]!),
-      );
+    const elements = this.#elements;
+    if (shape.length === 0) return elements.get(data, this.offset);
+    const nest = (axis: number, start: number): unknown[] => {
+      const length = shape[axis]!;
+      const stride = strides[axis]!;
+      // V8 makes a hash table of a longer one that is made at once.
+      const array = length < 2 ** 25 ? new Array<unknown>(length) : [];
+      const isLast = axis === shape.length - 1;
+      for (let i = 0, at = start; i < length; i++, at += stride) {
+        array[i] = isLast ? elements.get(data, at) : nest(axis + 1, at);
+      }
+      return array;
+    };
     return nest(0, this.offset);
   }
 
