@@ -22,12 +22,12 @@ import {
   lowWords,
   narrow,
   narrowToOdd,
+  packers,
   realParts16,
   realParts64,
   roundToBfloat16,
   testBytes,
   testComplex128,
-  testComplex32,
   testHalves,
   testPairs,
   testWords,
@@ -35,6 +35,7 @@ import {
   truncate64,
   truncateToPairs32,
   truncateToPairs64,
+  unpackers,
   widenBfloat16,
   widenFloat16,
   wrapper,
@@ -49,7 +50,6 @@ import {
 import { readBits, writeBits } from "./element.ts";
 import { BufferError } from "./errors.ts";
 import { isContiguous, type Layout, sizeOf } from "./layout.ts";
-import { entriesOf } from "./packing.ts";
 
 /** One side of a conversion: a dtype and how its elements lie. */
 export interface Side {
@@ -89,8 +89,8 @@ function convertCompact(
   into: Side,
 ): void {
   const steps = stepsBetween(info, into.info);
-  if (steps.length === 1 && steps[0]!.kernel === cast) {
-    return cast(data, into.data);
+  if (steps.length === 1 && into.info.bits >= 8) {
+    return steps[0]!.kernel(data, into.data);
   }
   for (let start = 0; start < size; start += CHUNK) {
     const end = Math.min(start + CHUNK, size);
@@ -101,7 +101,7 @@ function convertCompact(
       kernel(chunk, next);
       chunk = next;
     }
-    if (into.info.bits < 8) pack(chunk, into, start);
+    if (into.info.bits < 8) pack(into, start, end);
   }
 }
 
@@ -136,16 +136,36 @@ function unpack(
   layout: Layout,
   into: TypedArray,
 ): void {
+  const { shape, strides, offset } = layout;
+  const unpacker = unpackers[bits];
+  const at = offset * bits / 8;
+  if (unpacker && isContiguous(shape, strides) && Number.isInteger(at)) {
+    const bytes = Math.ceil(into.length * bits / 8);
+    return unpacker(data.subarray(at, at + bytes), into);
+  }
   let index = 0;
   walk(layout, (at) => into[index++] = readBits(data, at, bits));
 }
 
-/** Lets elements of fewer than 8 bits share bytes. */
-function pack(chunk: TypedArray, { info, data }: Side, start: number): void {
-  const elements = chunk as Uint8Array;
-  elements.forEach((element, i) => {
-    writeBits(data as Uint8Array, start + i, info.bits, element);
-  });
+/** Lets the elements in `encoded` share bytes; `start` begins on a byte. */
+function pack(
+  { info: { bits }, data }: Side,
+  start: number,
+  end: number,
+): void {
+  const bytes = data as Uint8Array;
+  const count = end - start;
+  const packer = packers[bits];
+  if (packer === undefined) {
+    for (let i = 0; i < count; i++) {
+      writeBits(bytes, start + i, bits, encoded[i]!);
+    }
+    return;
+  }
+  const at = start * bits / 8;
+  const whole = Math.ceil(count * bits / 8) * 8 / bits;
+  encoded.fill(0, count, whole);
+  packer(encoded.subarray(0, whole), bytes.subarray(at));
 }
 
 /** A part of a conversion. */
@@ -233,12 +253,12 @@ const kernels: Record<string, Kernel> = {
 
   "int64 int32": lowWords,
   "int64 uint32": lowWords,
-  "int64 float32": joinToFloat32(true),
-  "int64 float64": joinToFloat64(true),
+  "int64 float32": joinToFloat32.int64,
+  "int64 float64": joinToFloat64.int64,
   "uint64 int32": lowWords,
   "uint64 uint32": lowWords,
-  "uint64 float32": joinToFloat32(false),
-  "uint64 float64": joinToFloat64(false),
+  "uint64 float32": joinToFloat32.uint64,
+  "uint64 float64": joinToFloat64.uint64,
 
   "int32 int64": extendSigned,
   "int32 uint64": extendSigned,
@@ -260,7 +280,7 @@ const kernels: Record<string, Kernel> = {
   "int32 bool": testWords(-1),
   "uint32 bool": testWords(-1),
   "float32 bool": testWords(0x7fffffff),
-  "complex32 bool": testComplex32,
+  "complex32 bool": testWords(0x7fff7fff),
   "int64 bool": testPairs(-1, -1),
   "uint64 bool": testPairs(-1, -1),
   "float64 bool": testPairs(-1, 0x7fffffff),
@@ -278,8 +298,8 @@ const kernels: Record<string, Kernel> = {
 /** For numbers that another kernel will round to floats of 16 bits or fewer. */
 const oddKernels: Readonly<Record<string, Kernel>> = {
   "float64 float32": narrowToOdd,
-  "int64 float64": joinToOddFloat64(true),
-  "uint64 float64": joinToOddFloat64(false),
+  "int64 float64": joinToOddFloat64.int64,
+  "uint64 float64": joinToOddFloat64.uint64,
 };
 
 function kernelBetween(from: DTypeInfo, to: DTypeInfo): Kernel | undefined {

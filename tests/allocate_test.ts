@@ -1,7 +1,7 @@
 // The memory of copies: given back at dispose, and used again.
 
 import { assert, assertEquals } from "@std/assert";
-import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+import { type DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
 import { assertBufferError, floats, importFixture } from "./helpers.ts";
 
 const matrix = Tensor.from(

@@ -217,7 +217,7 @@ const cases: readonly Case[] = [
 function makeView({ dtype }: Case, layout: Layout): NativeView {
   const { shape, strides, offset } = layout;
   const { highest } = extentOf(shape, strides);
-  const { bits, array, kind } = dtypeByName(dtype)!;
+  const { bits, array } = dtypeByName(dtype)!;
   const bytes = (offset + highest + 1) * bits / 8;
   const memory = producer.bench_allocate(BigInt(bytes));
   if (memory === null) throw new Error(`Cannot allocate ${bytes} bytes`);
