@@ -26,6 +26,7 @@ import {
   realParts16,
   realParts64,
   roundToBfloat16,
+  roundToFloat16,
   testBytes,
   testComplex128,
   testHalves,
@@ -244,6 +245,7 @@ const kernels: Record<string, Kernel> = {
   "bfloat16 float32": widenBfloat16,
   "float32 bfloat16": roundToBfloat16,
   "float16 float32": widenFloat16,
+  "float32 float16": roundToFloat16,
   "float64 float32": narrow,
 
   "float32 int32": truncate32,

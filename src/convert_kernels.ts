@@ -6,13 +6,7 @@
  */
 
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
-import {
-  CHUNK_BYTES,
-  setTable,
-  stage,
-  type Staged,
-  TABLE_AT,
-} from "./stage.ts";
+import { CHUNK_BYTES, setTable, type Stage, stage, TABLE_AT } from "./stage.ts";
 import {
   choose,
   f32,
@@ -52,18 +46,21 @@ function bytesOf({ buffer, byteOffset, byteLength }: TypedArray): Uint8Array {
  * @param values What they become.
  */
 function kernel(bytes: number, values: () => readonly Value[]): Kernel {
-  let staged: Staged | undefined;
+  let made: Stage | undefined;
   return (from, into) => {
-    staged ??= stage({ bytes, values: values() });
-    const { ratio } = staged;
+    const { ratio, put, run, get } = made ??= stage({
+      bytes,
+      values: values(),
+    });
     const source = bytesOf(from);
     const target = bytesOf(into);
     const step = CHUNK_BYTES / Math.max(ratio, 1);
     for (let at = 0; at < source.length; at += step) {
       const part = source.subarray(at, at + step);
+      put(part);
+      run(Math.ceil(part.length / bytes));
       const to = at * ratio;
-      const length = Math.min(part.length * ratio, target.length - to);
-      target.set(staged.run(part, length), to);
+      target.set(get(Math.min(part.length * ratio, target.length - to)), to);
     }
   };
 }
@@ -123,6 +120,27 @@ export const widenFloat16: Kernel = kernel(16, () => {
     widen(i32x4.extend_low_i16x8_s(halves)),
     widen(i32x4.extend_high_i16x8_s(halves)),
   ];
+});
+
+/** float32 to float16: to the nearest, ties to even; NaN is one pattern. */
+export const roundToFloat16: Kernel = kernel(32, () => {
+  const round = (x: Value): Value => {
+    const magnitude = v128.and(x, i32x4.splat(0x7fffffff));
+    const even = v128.and(i32x4.shr_u(x, 13), i32x4.splat(1));
+    const rebias = i32x4.splat((15 - 127 << 23) + 0xfff);
+    const sum = i32x4.add(i32x4.add(magnitude, rebias), even);
+    // The bits of a denormal are the last ones of its sum with 0.5.
+    const half = f32x4.splat(0.5);
+    const denormal = i32x4.sub(f32x4.add(magnitude, half), half);
+    const isNormal = i32x4.gt_s(magnitude, i32x4.splat((113 << 23) - 1));
+    const isBeyond = i32x4.gt_s(magnitude, i32x4.splat((143 << 23) - 1));
+    const finite = v128.bitselect(i32x4.shr_u(sum, 13), denormal, isNormal);
+    const bits = v128.bitselect(i32x4.splat(0x7c00), finite, isBeyond);
+    const isNaN = f32x4.ne(x, x);
+    const sign = v128.and(i32x4.shr_u(x, 16), i32x4.splat(0x8000));
+    return v128.bitselect(i32x4.splat(0x7e00), v128.or(bits, sign), isNaN);
+  };
+  return [i16x8.narrow_i32x4_u(round(load.v128()), round(load.v128(16)))];
 });
 
 /** float64 to float32. */

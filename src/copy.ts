@@ -9,14 +9,23 @@ import {
   fill,
   type Memory,
   moveLines,
-  moveNarrowed,
   type MovePair,
-  moveReversed,
+  moveRuns,
   moveTiles,
   repeat,
   type Width,
+  wordOf,
   wordsOf,
 } from "./copy_kernels.ts";
+import {
+  joinPixels,
+  MOST_MADE,
+  MOST_PIXEL,
+  MOST_PLANES,
+  pickRuns,
+  reverseRuns,
+  splitPixels,
+} from "./copy_shuffles.ts";
 import { allocate, duplicate } from "./allocate.ts";
 import type { DTypeInfo, TypedArray } from "./dtype.ts";
 import { readBits, writeBits } from "./element.ts";
@@ -141,16 +150,26 @@ interface Joined {
  * How a copy is made. `inner` are the axes that the kernel goes along, and it
  * is called for all positions on the `outer` ones:
  *
- * - runs: no axis, a long run
+ * - runs: one axis, of long runs
  * - fill: one axis that does not step in the source
  * - reverse: one axis that steps back by a run
- * - narrow: one axis that steps by 2 or 4 bytes, fewer of which are a run
+ * - split: axes [planes, pixels]: the runs of a pixel go to planes
+ * - join: axes [pixels, planes]: the runs of planes make a pixel
+ * - pick: axes [pixels, runs]: some runs of each pixel, in any order
  * - tiles: axes [i, j]; the source steps less along i, the copy along j
  * - lines: any axes [i, j]
  */
 export interface CopyPlan {
   /** The kernel. */
-  readonly kernel: "runs" | "fill" | "reverse" | "narrow" | "tiles" | "lines";
+  readonly kernel:
+    | "runs"
+    | "fill"
+    | "reverse"
+    | "split"
+    | "join"
+    | "pick"
+    | "tiles"
+    | "lines";
   /** Where the first byte is in the source. */
   readonly at: number;
   /** Where it goes to in the copy. */
@@ -175,7 +194,7 @@ export interface CopyPlan {
 const WIDE_RUN = 64;
 /** Runs are moved by one call, not word by word. */
 const LONG_RUN = 1024;
-/** Rows are filled, reversed or narrowed by one call, not word by word. */
+/** Rows are filled, reversed or shuffled by one call, not word by word. */
 const LONG_ROW = 256;
 /** What repeats itself is copied from the copy. */
 const LONG_REPEAT = 4096;
@@ -222,23 +241,57 @@ function chooseKernel({ at, run, axes }: Joined): CopyPlan {
     return { kernel, at, to: 0, run, outer, repeatable, inner };
   };
   const j = axes.at(-1);
-  if (j === undefined || run >= WIDE_RUN) return plan("runs");
+  if (j === undefined) return plan("runs", ONE);
   const isLong = run * j.length >= LONG_ROW;
   if (isLong && j.from === 0 && isWidth(run)) return plan("fill", j);
   // What repeats itself is copied once before: no kernel goes along it.
   const body = axes.slice(repeatable);
-  if (body.length === 0) return plan("runs");
+  if (body.length === 0) return plan("runs", ONE);
+  if (run >= WIDE_RUN) return plan("runs", j);
+  if (isShort(run) && isLong && j.from === -run) {
+    return plan("reverse", j);
+  }
 
   const i = nearestAxis(body, j);
-  if (i !== undefined && fitsTiles(run, i, j)) {
-    const tiles = plan("tiles", i, j);
-    return run <= 2 && i.from < 0 ? turned(tiles) : tiles;
+  if (i !== undefined) {
+    if (isSplit(run, i, j)) return turned(plan("split", i, j));
+    if (isJoin(run, i, j)) return plan("join", i, j);
+    if (fitsTiles(run, i, j)) {
+      const tiles = plan("tiles", i, j);
+      return run <= 2 ? turned(tiles) : tiles;
+    }
+    return plan("lines", i, j);
   }
-  if (isLong && run <= 2 && j.from === -run) return plan("reverse", j);
-  if (isLong && run <= 2 && (j.from === 2 || j.from === 4) && j.from > run) {
-    return plan("narrow", j);
-  }
-  return plan("lines", i ?? body.at(-2) ?? NO_AXIS, j);
+  if (isPick(run, j, ONE)) return plan("pick", j, ONE);
+  const around = body.at(-2) ?? ONE;
+  return plan(isPick(run, around, j) ? "pick" : "lines", around, j);
+}
+
+/** Whether the source is pixels, a few runs of which are planes of the copy. */
+function isSplit(run: number, i: Axis, j: Axis): boolean {
+  return isShort(run) && i.length <= MOST_PLANES &&
+    Math.abs(i.from) === run && j.from >= i.length * run &&
+    j.from % run === 0 && j.from <= MOST_PIXEL && j.length * run >= LONG_ROW;
+}
+
+/** Whether the copy is pixels, the runs of which are planes of the source. */
+function isJoin(run: number, i: Axis, j: Axis): boolean {
+  return isShort(run) && j.length <= MOST_PLANES && i.from === run &&
+    i.into === j.length * run && i.length * run >= LONG_ROW;
+}
+
+/**
+ * Whether the copy has some runs of each pixel of the source, and that costs
+ * less than to move them word by word: by what was measured, the bytes of both
+ * count, or the words.
+ */
+function isPick(run: number, i: Axis, j: Axis): boolean {
+  const bytes = j.length * run;
+  const words = j.length * Math.ceil(run / wordOf(run));
+  return i.into === bytes && i.length * bytes >= LONG_ROW &&
+    i.from <= MOST_PIXEL && bytes <= MOST_MADE &&
+    (j.length - 1) * Math.abs(j.from) + run <= i.from &&
+    i.from + bytes < 11 * words;
 }
 
 /** Runs that are neither short nor long, as an axis of words. */
@@ -251,7 +304,13 @@ function splitRuns({ at, run, axes }: Joined): Joined {
   return { at, run: word, axes: [...axes, words] };
 }
 
-const NO_AXIS: Axis = { length: 1, from: 0, into: 0 };
+/** For kernels that go along more axes than there are. */
+const ONE: Axis = { length: 1, from: 0, into: 0 };
+
+/** Runs that are worth a shuffle: wider ones are as fast word by word. */
+function isShort(run: number): boolean {
+  return run === 1 || run === 2 || run === 4;
+}
 
 function isWidth(run: number): run is Width {
   return run === 1 || run === 2 || run === 4 || run === 8;
@@ -268,16 +327,15 @@ function nearestAxis(axes: readonly Axis[], j: Axis): Axis | undefined {
 }
 
 function fitsTiles(run: number, i: Axis, j: Axis): boolean {
-  if (!isWidth(run) && run !== 16 || j.length < 4) return false;
+  if (!isShort(run) || i.length < 4 || j.length < 4) return false;
   // Several of these are read at once: they must lie side by side.
-  if (run <= 2 && Math.abs(i.from) !== run) return false;
-  // With the three colours of a pixel the next pixel's first one is read.
-  return i.length >= 4 || run === 1 && i.length === 3 && j.from > 0;
+  return run === 4 || Math.abs(i.from) === run;
 }
 
-/** Goes along the first axis of the kernel from its end. */
+/** Goes along the first axis of the kernel from its end, if it steps back. */
 function turned(plan: CopyPlan): CopyPlan {
   const [{ length, from, into }, j] = plan.inner as [Axis, Axis];
+  if (from >= 0) return plan;
   return {
     ...plan,
     at: plan.at + (length - 1) * from,
@@ -327,37 +385,50 @@ function moveOf(
   reach: number,
 ): (at: number, to: number) => void {
   const { kernel, run, inner } = plan;
-  if (kernel === "runs") {
-    return (at, to) => into.set(from.subarray(at, at + run), to);
-  }
-  if (kernel === "tiles" || kernel === "lines") {
-    const [i, j] = inner as [Axis, Axis];
-    const move = kernel === "tiles" ? moveTiles : moveLines;
-    const memory = { run, from: viewOf(from), into: viewOf(into) };
-    if (Math.max(from.length, into.length) < reach) {
-      return (at, to) => move(memory, at, to, i, j);
-    }
-    return (at, to) => moveParts(move, memory, at, to, i, j, reach);
-  }
-  const [axis] = inner as [Axis];
-  if (into.byteOffset % run !== 0) {
-    // The others are for words that are aligned in the copy.
-    const pair = { kernel: "lines" as const, inner: [NO_AXIS, axis] };
-    return moveOf(from, { ...plan, ...pair }, into, reach);
-  }
-  const width = run as Width;
-  const words = wordsOf(into, width);
-  const { length } = axis;
+  const [i, j] = inner as [Axis, Axis];
   switch (kernel) {
-    case "fill": {
-      const view = viewOf(from);
-      return (at, to) => fill(view, at, width, words, to / run, length);
-    }
+    case "runs":
+      return (at, to) => moveRuns(from, at, into, to, run, i);
     case "reverse":
-      return (at, to) => moveReversed(from, at, width, words, to / run, length);
-    case "narrow": {
-      const wide = axis.from as Width;
-      return (at, to) => moveNarrowed(from, at, wide, words, to / run, length);
+      return (at, to) => reverseRuns(from, at, run, into, to, i.length);
+    case "split":
+      return (at, to) =>
+        splitPixels(
+          from,
+          at,
+          j.from,
+          run,
+          into,
+          to,
+          i.into,
+          i.length,
+          j.length,
+        );
+    case "join":
+      return (at, to) =>
+        joinPixels(from, at, j.from, run, into, to, j.length, i.length);
+    case "pick":
+      return (at, to) =>
+        pickRuns(from, at, i.from, run, j.from, j.length, into, to, i.length);
+    case "fill": {
+      if (into.byteOffset % run !== 0) {
+        // It writes words that are aligned.
+        const pair = { kernel: "lines" as const, inner: [ONE, i] };
+        return moveOf(from, { ...plan, ...pair }, into, reach);
+      }
+      const words = wordsOf(into, run as Width);
+      const view = viewOf(from);
+      return (at, to) =>
+        fill(view, at, run as Width, words, to / run, i.length);
+    }
+    case "tiles":
+    case "lines": {
+      const move = kernel === "tiles" ? moveTiles : moveLines;
+      const memory = { run, from: viewOf(from), into: viewOf(into) };
+      if (Math.max(from.length, into.length) < reach) {
+        return (at, to) => move(memory, at, to, i, j);
+      }
+      return (at, to) => moveParts(move, memory, at, to, i, j, reach);
     }
   }
 }

@@ -17,6 +17,9 @@
 /** The bytes that one load can move. */
 export type Width = 1 | 2 | 4 | 8;
 
+/** The bytes of a word that goes through tiles: wider ones gain nothing. */
+export type TileWidth = 1 | 2 | 4;
+
 /** An axis of a copy: how far both sides step, in bytes. */
 export interface Axis {
   /** How many steps there are. */
@@ -196,10 +199,7 @@ const moveLine: Readonly<Record<Width, MoveLine>> = {
   8: moveLine8,
 };
 
-/**
- * Tiles of single bytes: `fromI` and `intoJ` must be 1. There may be 3 rows:
- * the byte behind them is read, too.
- */
+/** Tiles of single bytes: `fromI` and `intoJ` must be 1. */
 const moveBlock1: MoveBlock = (
   from,
   at,
@@ -229,9 +229,7 @@ const moveBlock1: MoveBlock = (
       into.setInt32(target, ab02 & 0xffff | cd02 << 16, true);
       into.setInt32(target + intoI | 0, ab13 & 0xffff | cd13 << 16, true);
       into.setInt32(target + intoI2 | 0, ab02 >>> 16 | cd02 & ~0xffff, true);
-      if (rows !== 3) {
-        into.setInt32(target + intoI3 | 0, ab13 >>> 16 | cd13 & ~0xffff, true);
-      }
+      into.setInt32(target + intoI3 | 0, ab13 >>> 16 | cd13 & ~0xffff, true);
       source = source + 4 * fromJ | 0;
       target = target + 4 | 0;
     }
@@ -348,80 +346,35 @@ const moveBlock4: MoveBlock = (
   }
 };
 
-/** Tiles of words of 8 bytes, at any strides. */
-const moveBlock8: MoveBlock = (
-  from,
-  at,
-  fromI,
-  fromJ,
-  into,
-  to,
-  intoI,
-  intoJ,
-  rows,
-  columns,
-) => {
-  const [fromI2, fromI3] = [2 * fromI | 0, 3 * fromI | 0];
-  const [intoJ2, intoJ3] = [2 * intoJ | 0, 3 * intoJ | 0];
-  for (let i = 0; i < rows; i += 4) {
-    let source = at + i * fromI | 0;
-    let target = to + i * intoI | 0;
-    for (let j = 0; j < columns; j += 4) {
-      const a0 = from.getBigInt64(source, true);
-      const a1 = from.getBigInt64(source + fromI | 0, true);
-      const a2 = from.getBigInt64(source + fromI2 | 0, true);
-      const a3 = from.getBigInt64(source + fromI3 | 0, true);
-      source = source + fromJ | 0;
-      const b0 = from.getBigInt64(source, true);
-      const b1 = from.getBigInt64(source + fromI | 0, true);
-      const b2 = from.getBigInt64(source + fromI2 | 0, true);
-      const b3 = from.getBigInt64(source + fromI3 | 0, true);
-      source = source + fromJ | 0;
-      const c0 = from.getBigInt64(source, true);
-      const c1 = from.getBigInt64(source + fromI | 0, true);
-      const c2 = from.getBigInt64(source + fromI2 | 0, true);
-      const c3 = from.getBigInt64(source + fromI3 | 0, true);
-      source = source + fromJ | 0;
-      const d0 = from.getBigInt64(source, true);
-      const d1 = from.getBigInt64(source + fromI | 0, true);
-      const d2 = from.getBigInt64(source + fromI2 | 0, true);
-      const d3 = from.getBigInt64(source + fromI3 | 0, true);
-      source = source + fromJ | 0;
-      let row = target;
-      into.setBigInt64(row, a0, true);
-      into.setBigInt64(row + intoJ | 0, b0, true);
-      into.setBigInt64(row + intoJ2 | 0, c0, true);
-      into.setBigInt64(row + intoJ3 | 0, d0, true);
-      row = row + intoI | 0;
-      into.setBigInt64(row, a1, true);
-      into.setBigInt64(row + intoJ | 0, b1, true);
-      into.setBigInt64(row + intoJ2 | 0, c1, true);
-      into.setBigInt64(row + intoJ3 | 0, d1, true);
-      row = row + intoI | 0;
-      into.setBigInt64(row, a2, true);
-      into.setBigInt64(row + intoJ | 0, b2, true);
-      into.setBigInt64(row + intoJ2 | 0, c2, true);
-      into.setBigInt64(row + intoJ3 | 0, d2, true);
-      row = row + intoI | 0;
-      into.setBigInt64(row, a3, true);
-      into.setBigInt64(row + intoJ | 0, b3, true);
-      into.setBigInt64(row + intoJ2 | 0, c3, true);
-      into.setBigInt64(row + intoJ3 | 0, d3, true);
-      target = target + 4 * intoJ | 0;
-    }
-  }
-};
-
-const moveBlock: Readonly<Record<Width, MoveBlock>> = {
+const moveBlock: Readonly<Record<TileWidth, MoveBlock>> = {
   1: moveBlock1,
   2: moveBlock2,
   4: moveBlock4,
-  8: moveBlock8,
 };
 
 /** The widest word that is not longer than a run. */
-function wordOf(run: number): Width {
+export function wordOf(run: number): Width {
   return run >= 8 ? 8 : run >= 4 ? 4 : run >= 2 ? 2 : 1;
+}
+
+/**
+ * Moves long runs along an axis, one by one.
+ *
+ * @param length The bytes of a run.
+ */
+export function moveRuns(
+  from: Uint8Array,
+  at: number,
+  into: Uint8Array,
+  to: number,
+  length: number,
+  axis: Axis,
+): void {
+  for (let k = 0; k < axis.length; k++) {
+    into.set(from.subarray(at, at + length), to);
+    at += axis.from;
+    to += axis.into;
+  }
 }
 
 /** Goes line by line along the axis that is longer, and in blocks. */
@@ -458,50 +411,109 @@ export const moveLines: MovePair = ({ run, from, into }, at, to, i, j) => {
   }
 };
 
-/** Goes through blocks within squares, for caches to keep lines and pages. */
+/** What has so many bytes stays in the cache from one row to the next. */
+const CACHED_ALL = 2 ** 22;
+/** What is copied there to be transposed: bytes of a row, and how many rows. */
+const [STAGED_BYTES, STAGED_ROWS] = [1024, 512];
+/** Rows begin at different places in the cache. */
+const STAGED_PITCH = STAGED_BYTES + 64;
+let stagedRows: Uint8Array<ArrayBuffer> | undefined;
+
+/** Goes through tiles of 4x4 words, and along lines where there are fewer left. */
 export const moveTiles: MovePair = (memory, at, to, i, j) => {
-  const { run, from, into } = memory;
-  const word = wordOf(run);
-  const move = moveBlock[word];
-  // Tiles of three bytes read a fourth: not behind the last column.
-  const isColour = run === 1 && i.length === 3 && j.from > 0;
-  const rows = isColour ? 3 : i.length & ~3;
-  const columns = isColour ? j.length - 1 & ~3 : j.length & ~3;
-  const [square, height, width] = [256, 16, 128];
-  for (let left = 0; left < columns; left += square) {
-    const right = Math.min(left + square, columns);
-    for (let top = 0; top < rows; top += square) {
-      const bottom = Math.min(top + square, rows);
+  const { run } = memory;
+  const rows = i.length & ~3;
+  const columns = j.length & ~3;
+  const inner = shortened(i, rows);
+  const outer = shortened(j, columns);
+  const isStaged = rows * columns * run > CACHED_ALL && i.from === run;
+  if (isStaged) moveStaged(memory, at, to, inner, outer);
+  else moveBlocks(memory, at, to, inner, outer, 128);
+  if (columns < j.length) {
+    const rest = shortened(j, j.length - columns);
+    moveLines(memory, at + columns * j.from, to + columns * j.into, i, rest);
+  }
+  if (rows < i.length) {
+    const rest = shortened(i, i.length - rows);
+    moveLines(memory, at + rows * i.from, to + rows * i.into, rest, outer);
+  }
+};
+
+function shortened(axis: Axis, length: number): Axis {
+  return length === axis.length ? axis : { ...axis, length };
+}
+
+/**
+ * Copies rows of the source into the cache before: long ones there, and long
+ * rows of the copy, are what memory is fast at.
+ */
+const moveStaged: MovePair = ({ run, from, into }, at, to, i, j) => {
+  const bytes = new Uint8Array(from.buffer, from.byteOffset, from.byteLength);
+  stagedRows ??= new Uint8Array(STAGED_PITCH * STAGED_ROWS);
+  const rows = stagedRows;
+  const stage = { run, from: new DataView(rows.buffer), into };
+  const width = STAGED_BYTES / run;
+  for (let y = 0; y < j.length; y += STAGED_ROWS) {
+    const height = Math.min(STAGED_ROWS, j.length - y);
+    for (let x = 0; x < i.length; x += width) {
+      const length = Math.min(width, i.length - x);
+      const start = at + x * run + y * j.from;
+      for (let row = 0; row < height; row++) {
+        const first = start + row * j.from;
+        const part = bytes.subarray(first, first + length * run);
+        rows.set(part, row * STAGED_PITCH);
+      }
+      moveBlocks(
+        stage,
+        0,
+        to + x * i.into + y * j.into,
+        { ...i, length },
+        { length: height, from: STAGED_PITCH, into: j.into },
+        STAGED_ROWS,
+      );
+    }
+  }
+};
+
+/**
+ * Goes through blocks within squares, for caches to keep lines and pages.
+ *
+ * @param width How many words along the second axis are done at once.
+ */
+function moveBlocks(
+  { run, from, into }: Memory,
+  at: number,
+  to: number,
+  i: Axis,
+  j: Axis,
+  width: number,
+): void {
+  const move = moveBlock[run as TileWidth];
+  const square = Math.max(256, width);
+  const height = 16;
+  for (let left = 0; left < j.length; left += square) {
+    const right = Math.min(left + square, j.length);
+    for (let top = 0; top < i.length; top += square) {
+      const bottom = Math.min(top + square, i.length);
       for (let y = left; y < right; y += width) {
         for (let x = top; x < bottom; x += height) {
-          for (let start = 0; start < run; start += word) {
-            move(
-              from,
-              at + start + x * i.from + y * j.from,
-              i.from,
-              j.from,
-              into,
-              to + start + x * i.into + y * j.into,
-              i.into,
-              j.into,
-              Math.min(height, bottom - x),
-              Math.min(width, right - y),
-            );
-          }
+          move(
+            from,
+            at + x * i.from + y * j.from,
+            i.from,
+            j.from,
+            into,
+            to + x * i.into + y * j.into,
+            i.into,
+            j.into,
+            Math.min(height, bottom - x),
+            Math.min(width, right - y),
+          );
         }
       }
     }
   }
-  if (columns < j.length) {
-    const rest = { ...j, length: j.length - columns };
-    moveLines(memory, at + columns * j.from, to + columns * j.into, i, rest);
-  }
-  if (rows < i.length) {
-    const rest = { ...i, length: i.length - rows };
-    const done = { ...j, length: columns };
-    moveLines(memory, at + rows * i.from, to + rows * i.into, rest, done);
-  }
-};
+}
 
 /** Bytes that stay in the first-level cache beside others. */
 const CACHED = 8192;
@@ -539,15 +551,6 @@ export function wordsOf(bytes: Uint8Array, width: Width): Uint8Array {
   return new wordArrays[width](memory, byteOffset, count) as Uint8Array;
 }
 
-/** Memory for steps in between, aligned for all words. */
-const staged = new Uint8Array(CACHED);
-const stagedWords: Readonly<Record<Width, Uint8Array>> = {
-  1: staged,
-  2: wordsOf(staged, 2),
-  4: wordsOf(staged, 4),
-  8: wordsOf(staged, 8),
-};
-
 /**
  * Writes one word again and again.
  *
@@ -570,57 +573,4 @@ export function fill(
     ? from.getUint32(at, true)
     : from.getBigUint64(at, true);
   into.fill(word as number, to, to + count);
-}
-
-/**
- * Moves words in reverse order.
- *
- * @param at Where the last word is, which comes first.
- * @param into The copy as words.
- * @param to The index of the first.
- */
-export function moveReversed(
-  from: Uint8Array,
-  at: number,
-  width: Width,
-  into: Uint8Array,
-  to: number,
-  count: number,
-): void {
-  const most = CACHED / width;
-  for (let end = at + width; count > 0; count -= most) {
-    const length = Math.min(count, most);
-    const start = end - length * width;
-    staged.set(from.subarray(start, end));
-    into.set(stagedWords[width].subarray(0, length).reverse(), to);
-    to += length;
-    end = start;
-  }
-}
-
-/**
- * Moves the lowest bytes of wider words, by V8's conversion of integers to
- * narrower ones.
- *
- * @param wide How many bytes the wider words have: 2 or 4.
- * @param into The copy as words.
- * @param to The index of the first.
- */
-export function moveNarrowed(
-  from: Uint8Array,
-  at: number,
-  wide: Width,
-  into: Uint8Array,
-  to: number,
-  count: number,
-): void {
-  const most = CACHED / wide;
-  for (; count > 0; count -= most) {
-    const length = Math.min(count, most);
-    // The memory may end within the last word, but not before its lowest byte.
-    staged.set(from.subarray(at, at + length * wide));
-    into.set(stagedWords[wide].subarray(0, length), to);
-    to += length;
-    at += length * wide;
-  }
 }

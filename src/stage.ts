@@ -8,17 +8,17 @@
 
 import { assemble, type Block, type BlockFunction, ratioOf } from "./wasm.ts";
 
-/** The bytes of a chunk on either side, at most. */
+/** The bytes of a chunk, before and after, at most. */
 export const CHUNK_BYTES = 32768;
-/** The last block is done whole, whatever lies behind the chunk. */
+/** Blocks are done whole, whatever lies before and behind the chunk. */
 const BEYOND = 1024;
 /** Room for what functions look up. */
 const TABLE_BYTES = 65536;
 
-const FROM_AT = 0;
-const INTO_AT = CHUNK_BYTES + BEYOND;
+const FROM_AT = BEYOND;
+const INTO_AT = FROM_AT + CHUNK_BYTES + BEYOND;
 /** Where the table is, for functions to look into. */
-export const TABLE_AT: number = 2 * INTO_AT;
+export const TABLE_AT: number = INTO_AT + CHUNK_BYTES + BEYOND;
 const PAGE = 65536;
 
 let memory: WebAssembly.Memory | undefined;
@@ -31,30 +31,30 @@ function start(): WebAssembly.Memory {
   return memory;
 }
 
-/** A function over the chunk that was put here. */
-export interface Staged {
+/** A function over a chunk. */
+export interface Stage {
+  /** The bytes from one block to the next. */
+  readonly bytes: number;
   /** How many bytes come out for each that goes in. */
   readonly ratio: number;
-  /**
-   * Turns bytes into others.
-   *
-   * @param from At most {@linkcode CHUNK_BYTES}, and so that as many come out.
-   * @param length How many to give; fewer, if the last block is none of them.
-   * @returns The result: good until the next call of any such function.
-   */
-  run(from: Uint8Array, length: number): Uint8Array;
+  /** Puts bytes of the chunk where they are read, from byte `at` on. */
+  put(part: Uint8Array, at?: number): void;
+  /** Goes through blocks, the first of which begins at byte `at`. */
+  run(count: number, at?: number): void;
+  /** What was stored from byte `at` on: good until the next call of `run`. */
+  get(length: number, at?: number): Uint8Array;
 }
 
-/** Compiles what a block of bytes becomes. */
-export function stage(block: Block): Staged {
+/** Compiles what a block becomes. */
+export function stage(block: Block): Stage {
   const run: BlockFunction = assemble(block, memory ?? start());
   return {
+    bytes: block.bytes,
     ratio: ratioOf(block),
-    run(from, length) {
-      bytes.set(from, FROM_AT);
-      run(FROM_AT, INTO_AT, Math.ceil(from.length / block.bytes));
-      return bytes.subarray(INTO_AT, INTO_AT + length);
-    },
+    put: (part, at = 0) => bytes.set(part, FROM_AT + at),
+    run: (count, at = 0) => run(FROM_AT + at, INTO_AT, count),
+    get: (length, at = 0) =>
+      bytes.subarray(INTO_AT + at, INTO_AT + at + length),
   };
 }
 

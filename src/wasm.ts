@@ -142,6 +142,8 @@ export const v128 = {
 export const i8x16 = {
   shl: shift(0x6b),
   splat: splat((value) => new Uint8Array(16).fill(value)),
+  /** Bytes of the first by their numbers, which the second has; 0 beyond 15. */
+  swizzle: simd(0x0e),
   /** Bytes of two vectors, by their numbers from 0 to 31. */
   shuffle: (a: Value, b: Value, lanes: readonly number[]): Value =>
     op("v128", 0xfd, 0x0d, ...lanes)(a, b),
@@ -170,6 +172,7 @@ export const i32x4 = {
   shl: shift(0xab),
   shr_u: shift(0xad),
   add: simd(0xae),
+  sub: simd(0xb1),
   trunc_sat_f32x4_s: simd(0xf8),
   trunc_sat_f32x4_u: simd(0xf9),
   trunc_sat_f64x2_s_zero: simd(0xfc),
@@ -191,6 +194,7 @@ export const f32x4 = {
   ge: simd(0x46),
   floor: simd(0x68),
   abs: simd(0xe0),
+  add: simd(0xe4),
   sub: simd(0xe5),
   mul: simd(0xe6),
   demote_f64x2_zero: simd(0x5e),
@@ -257,10 +261,12 @@ const stores: Readonly<Record<Type, { code: number[]; bytes: number }>> = {
 
 /** What a block becomes. */
 export interface Block {
-  /** The bytes of a block. */
+  /** From one block to the next, in bytes; negative: backwards. */
   readonly bytes: number;
-  /** The values that are stored in its place, side by side. */
+  /** The values that are stored, side by side. */
   readonly values: readonly Value[];
+  /** How far apart they are stored instead, all of one type, in bytes. */
+  readonly apart?: number;
 }
 
 /** Goes through `count` blocks from one address, and stores at another. */
@@ -323,11 +329,11 @@ function usesIn(values: readonly Value[]): Map<Value, number> {
 }
 
 /** A loop over blocks. */
-function functionOf({ bytes, values }: Block): number[] {
+function functionOf({ bytes, values, apart }: Block): number[] {
   const uses = usesIn(values);
   const locals: Type[] = [];
   const places = new Map<Value, number>();
-  /** Whether it is worth a local: constants and parameters are not. */
+  /** Whether it is worth a local: small constants and parameters are not. */
   const isKept = (value: Value): boolean =>
     uses.get(value)! > 1 && value.operands.length > 0;
   const emit = (value: Value): number[] => {
@@ -362,11 +368,25 @@ function functionOf({ bytes, values }: Block): number[] {
     ];
   };
 
+  // Constant vectors take V8 several instructions: it makes them once, before.
+  const constants = new Map<string, number>();
+  const before = [...uses.keys()].flatMap((value) => {
+    if (value.type !== "v128" || value.operands.length > 0) return [];
+    const known = constants.get(`${value.code}`);
+    if (known !== undefined) {
+      places.set(value, known);
+      return [];
+    }
+    const place = keep(value);
+    constants.set(`${value.code}`, place);
+    return [...value.code, LOCAL_SET, ...u32(place)];
+  });
+
   let into = 0;
-  const body = values.flatMap((value) => {
+  const body = values.flatMap((value, i) => {
     const { code, bytes } = storeOf(value);
-    const at = into;
-    into += bytes;
+    const at = apart === undefined ? into : i * apart;
+    into = apart === undefined ? into + bytes : bytes;
     const stored = [...emit(value), ...code, 0, ...u32(at)];
     return [LOCAL_GET, INTO, ...stored];
   });
@@ -375,7 +395,7 @@ function functionOf({ bytes, values }: Block): number[] {
   ];
   const code = [
     ...vector(locals.map((type) => [1, types[type]])),
-    ...[LOOP, NO_RESULT, ...body],
+    ...[...before, LOOP, NO_RESULT, ...body],
     ...[...plus(FROM, bytes), LOCAL_SET, FROM],
     ...[...plus(INTO, into), LOCAL_SET, INTO],
     ...[...plus(COUNT, -1), LOCAL_TEE, COUNT, BR_IF, 0, END, END],

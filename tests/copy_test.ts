@@ -199,25 +199,45 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
   ["rows of odd bytes", sliced([9, 200], null, [0, 101]), 1, "runs"],
   ["rows of a word", sliced([90, 3], null, [0, 2]), 4, "lines"],
   ["rows of 3 words", sliced([90, 4], null, [0, 3]), 4, "lines"],
-  ["rows of 3 bytes", sliced([90, 4], null, [0, 3]), 1, "lines"],
+  ["rows of 3 bytes", sliced([20000, 4], null, [0, 3]), 1, "pick"],
+  ["few rows of 3 bytes", sliced([80, 4], null, [0, 3]), 1, "lines"],
+  ["rows of 3 bytes, far apart", sliced([90, 20], null, [0, 3]), 1, "lines"],
   ["repeated element", strided(compact(500), 0), 4, "fill"],
   ["repeated element of 16 bytes", strided(compact(500), 0), 16, "runs"],
-  ["repeated few elements", strided(compact(90, 7), 1, 0), 4, "lines"],
+  ["repeated few elements", strided(compact(9999, 7), 1, 0), 4, "pick"],
+  ["repeated some elements", strided(compact(90, 17), 1, 0), 4, "lines"],
   ["repeated row", strided(compact(90, 50), 0, 1), 4, "lines"],
   ["repeated matrix", strided(compact(9, 20, 30), 0, 1, 20), 4, "tiles"],
   ["repeated columns", strided(compact(20, 90, 30), 1, 0, 20), 4, "lines"],
   ["repeated twice", strided(compact(9, 20, 300), 0, 1, 0), 2, "fill"],
-  ["backwards", turned(compact(5000), 0), 1, "reverse"],
-  ["backwards", turned(compact(5000), 0), 2, "reverse"],
-  ["backwards", turned(compact(500), 0), 4, "lines"],
+  ["backwards", turned(compact(40_001), 0), 1, "reverse"],
+  ["backwards", turned(compact(20_003), 0), 2, "reverse"],
+  ["backwards", turned(compact(500), 0), 4, "reverse"],
+  ["backwards", turned(compact(500), 0), 8, "lines"],
+  ["backwards, few", turned(compact(60), 0), 4, "lines"],
   ["each row backwards", turned(compact(9, 500), 1), 2, "reverse"],
   ["last row first", turned(compact(9, 5000), 0), 2, "runs"],
-  ["every other byte", sliced([9999], [1, null, 2]), 1, "narrow"],
-  ["every fourth byte", sliced([9999], [3, null, 4]), 1, "narrow"],
-  ["every other 2 bytes", sliced([9999], [1, null, 2]), 2, "narrow"],
-  ["every third byte", sliced([9999], [1, null, 3]), 1, "lines"],
+  ["every other byte", sliced([9999], [1, null, 2]), 1, "pick"],
+  ["every third byte", sliced([9999], [1, null, 3]), 1, "pick"],
+  ["every ninth byte", sliced([9999], [1, null, 9]), 1, "pick"],
+  ["every tenth byte", sliced([9999], [1, null, 10]), 1, "lines"],
+  ["every other 2 bytes", sliced([9999], [1, null, 2]), 2, "pick"],
+  ["every fourth 2 bytes", sliced([9999], [3, null, 4]), 2, "pick"],
+  ["every fifth 2 bytes", sliced([9999], [3, null, 5]), 2, "lines"],
   ["every other 4 bytes", sliced([999], [1, null, 2]), 4, "lines"],
-  ...[1, 2, 4, 8, 16].flatMap((bytes): typeof planned => [
+  ["other order of colours", turned(compact(200, 3), 1), 1, "pick"],
+  ["other order of colours", turned(compact(200, 3), 1), 2, "pick"],
+  ["other order of colours", turned(compact(200, 3), 1), 4, "pick"],
+  ["other order of colours", turned(compact(200, 3), 1), 8, "lines"],
+  [
+    "other order of some colours",
+    turned(sliced([200, 4], null, [0, 3]), 1),
+    1,
+    "pick",
+  ],
+  ["first and last colour", sliced([200, 3], null, [0, 3, 2]), 1, "pick"],
+  ["each byte thrice", strided(compact(30000, 3), 1, 0), 1, "pick"],
+  ...[1, 2, 4].flatMap((bytes): typeof planned => [
     ["transposed", transposed([300, 270]), bytes, "tiles"],
     ["transposed, odd", transposed([37, 143]), bytes, "tiles"],
     ["transposed, few", transposed([4, 5]), bytes, "tiles"],
@@ -230,12 +250,44 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
       bytes,
       "tiles",
     ],
-    ["4 channels first", transposed([90, 4]), bytes, "tiles"],
-    ["3 channels last", transposed([3, 90]), bytes, "lines"],
+    ["2 channels first", transposed([300, 2]), bytes, "split"],
+    ["3 channels first", transposed([9999, 3]), bytes, "split"],
+    ["4 channels first", transposed([300, 4]), bytes, "split"],
+    ["4 channels first, few", transposed([12, 4]), bytes, "tiles"],
+    [
+      "channels first, backwards",
+      turned(transposed([300, 3]), 0),
+      bytes,
+      "split",
+    ],
+    [
+      "3 of 4 channels first",
+      transposeLayout(sliced([300, 4], null, [1, 4]), []),
+      bytes,
+      "split",
+    ],
+    ["3 channels last", transposed([3, 9999]), bytes, "join"],
+    ["4 channels last", transposed([4, 300]), bytes, "join"],
+    ["3 channels last, few", transposed([3, 20]), bytes, "lines"],
+    [
+      "channels last, backwards",
+      turned(transposed([3, 300]), 1),
+      bytes,
+      "join",
+    ],
   ]),
-  ["3 channels first", transposed([1100, 3]), 1, "tiles"],
-  ["3 channels first", transposed([90, 3]), 4, "lines"],
-  ["3 channels first, mirrored", turned(transposed([90, 3]), 1), 1, "lines"],
+  ...[8, 16].flatMap((bytes): typeof planned => [
+    ["transposed", transposed([300, 270]), bytes, "lines"],
+    ["axes reversed", transposed([13, 9, 17]), bytes, "lines"],
+    ["3 channels first", transposed([300, 3]), bytes, "lines"],
+    ["3 channels last", transposed([3, 300]), bytes, "lines"],
+  ]),
+  [
+    "first of colours, from last to first row",
+    turned(transposed([90, 3]), 1),
+    1,
+    "lines",
+  ],
   ["transposed pixels", transposed([30, 20, 3], 1, 0, 2), 1, "lines"],
   [
     "transposed, of every other row and column",
@@ -288,6 +340,38 @@ function assertCopied(
   }
 }
 
+Deno.test("copyBytes transposes what does not fit into the cache", () => {
+  const random = new Random();
+  const arrays = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
+  for (
+    const [rows, columns, bytes] of [
+      [1031, 519, 4],
+      [513, 1100, 4],
+      [1030, 1035, 2],
+      [1500, 1601, 1],
+      [2070, 1030, 1],
+    ] as const
+  ) {
+    const array = arrays[bytes];
+    // Begins between two words.
+    const source = random.bytes(1 + rows * columns * bytes).subarray(1);
+    const into = new Uint8Array(rows * columns * bytes);
+    const layout = transposed([rows, columns]);
+    const plan = planCopy(layout, bytes);
+    assertEquals(plan.kernel, "tiles");
+    copyBytes(source, plan, into);
+    const from = new array(source.slice().buffer);
+    const copy = new array(into.buffer);
+    let differences = 0;
+    for (let i = 0; i < columns; i++) {
+      for (let j = 0; j < rows; j++) {
+        if (copy[i * rows + j] !== from[j * columns + i]) differences++;
+      }
+    }
+    assertEquals(differences, 0, `${rows} x ${columns} of ${bytes} bytes`);
+  }
+});
+
 Deno.test("copyBytes copies random layouts, whatever it can see at a time", () => {
   const random = new Random();
   const kernels = new Set<Kernel>();
@@ -300,7 +384,7 @@ Deno.test("copyBytes copies random layouts, whatever it can see at a time", () =
     assertCopied(random, layout, bytes, JSON.stringify({ layout, bytes }));
   }
   // The others are for longer rows.
-  const usual = new Set<Kernel>(["fill", "lines", "runs", "tiles"]);
+  const usual = new Set<Kernel>(["fill", "lines", "pick", "runs", "tiles"]);
   assertEquals(usual.difference(kernels), new Set<Kernel>());
 });
 
