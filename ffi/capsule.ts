@@ -84,7 +84,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   constructor(
     pointer: Deno.PointerValue | bigint,
     name: "dltensor" | "dltensor_versioned",
-    options: { stream?: number | bigint } = {},
+    options?: { stream?: number | bigint },
   ) {
     if (name !== "dltensor" && name !== "dltensor_versioned") {
       throw new TypeError(
@@ -94,7 +94,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
       );
     }
     this.#name = name;
-    this.#stream = checkStream(options.stream);
+    this.#stream = options === undefined ? null : checkStream(options.stream);
     this.#owner = new Owner(checkPointer(pointer), name);
   }
 
@@ -254,7 +254,7 @@ function checkPointer(
     if (made !== null) return made;
   } else if (
     typeof pointer === "object" && pointer !== null &&
-    Object.getPrototypeOf(pointer) === null
+    !(pointer instanceof Object)
   ) {
     return pointer;
   }

@@ -17,8 +17,6 @@ export interface Header {
   readonly major: number;
   /** The minor version; of the legacy struct 0. */
   readonly minor: number;
-  /** The address of the deleter; 0 for none. */
-  readonly deleter: bigint;
   /** Whether the memory must not be written: always so for the legacy struct, which cannot say. */
   readonly readOnly: boolean;
   /** Whether the producer made a copy for this consumer alone. */
@@ -50,6 +48,7 @@ export interface Header {
 // One buffer for every header, and one for every shape and strides. A legacy
 // struct is read to where the DLTensor of a versioned one is.
 const scratch = new Scratch(VERSIONED.tensor + MANAGED.size);
+const legacyScratch = scratch.from(VERSIONED.tensor);
 const axesScratch = new Scratch(MAX_NDIM * 8);
 const { bytes } = scratch;
 const u16 = new Uint16Array(bytes.buffer);
@@ -58,20 +57,22 @@ const u32 = new Uint32Array(bytes.buffer);
 const u64 = new BigUint64Array(bytes.buffer);
 const axes = new Int32Array(axesScratch.bytes.buffer);
 
-/** Where the fields of the struct are in `bytes`. */
-const AT = {
-  data: VERSIONED.tensor + TENSOR.data,
-  deviceType: VERSIONED.tensor + TENSOR.deviceType,
-  deviceId: VERSIONED.tensor + TENSOR.deviceId,
-  ndim: VERSIONED.tensor + TENSOR.ndim,
-  code: VERSIONED.tensor + TENSOR.code,
-  bits: VERSIONED.tensor + TENSOR.bits,
-  lanes: VERSIONED.tensor + TENSOR.lanes,
-  shape: VERSIONED.tensor + TENSOR.shape,
-  strides: VERSIONED.tensor + TENSOR.strides,
-  byteOffset: VERSIONED.tensor + TENSOR.byteOffset,
-  legacyDeleter: VERSIONED.tensor + MANAGED.deleter,
-} as const;
+// Where the fields of the struct are: in bytes, for arrays of bytes, and so on.
+const MAJOR = VERSIONED.major / 4;
+const MINOR = VERSIONED.minor / 4;
+const FLAGS = VERSIONED.flags / 4;
+const DELETER = VERSIONED.deleter / 4;
+const DATA = (VERSIONED.tensor + TENSOR.data) / 4;
+const DEVICE_TYPE = (VERSIONED.tensor + TENSOR.deviceType) / 4;
+const DEVICE_ID = (VERSIONED.tensor + TENSOR.deviceId) / 4;
+const NDIM = (VERSIONED.tensor + TENSOR.ndim) / 4;
+const CODE = VERSIONED.tensor + TENSOR.code;
+const BITS = VERSIONED.tensor + TENSOR.bits;
+const LANES = (VERSIONED.tensor + TENSOR.lanes) / 2;
+const SHAPE = (VERSIONED.tensor + TENSOR.shape) / 4;
+const STRIDES = (VERSIONED.tensor + TENSOR.strides) / 4;
+const BYTE_OFFSET = (VERSIONED.tensor + TENSOR.byteOffset) / 4;
+const LEGACY_DELETER = (VERSIONED.tensor + MANAGED.deleter) / 4;
 
 const legacyBytes = BigInt(MANAGED.size);
 const stableBytes = BigInt(VERSIONED.stable);
@@ -91,25 +92,23 @@ export function readHeader(
   name: ManagedName,
 ): Header | null {
   if (name === "dltensor") {
-    scratch.readPointer(pointer, legacyBytes, VERSIONED.tensor);
+    legacyScratch.readPointer(pointer, legacyBytes);
     if (looksVersioned()) return null;
-    return parse(0, 0, FLAG.readOnly, u64[AT.legacyDeleter / 8]!);
+    return parse(0, 0, FLAG.readOnly);
   }
   scratch.readPointer(pointer, stableBytes);
-  const major = u32[VERSIONED.major / 4]!;
-  const minor = u32[VERSIONED.minor / 4]!;
-  const flags = u32[VERSIONED.flags / 4]!;
-  const deleter = u64[VERSIONED.deleter / 8]!;
+  const major = u32[MAJOR]!;
+  const minor = u32[MINOR]!;
+  const flags = u32[FLAGS]!;
   if (!looksStable(major)) return null;
   if (major === 1) scratch.readPointer(pointer, versionedBytes);
-  return parse(major, minor, flags, deleter);
+  return parse(major, minor, flags);
 }
 
 /** The header that was read last: it is read again and again. */
 const header: { -readonly [Field in keyof Header]: Header[Field] } = {
   major: 0,
   minor: 0,
-  deleter: 0n,
   readOnly: false,
   isCopied: false,
   isPadded: false,
@@ -125,29 +124,23 @@ const header: { -readonly [Field in keyof Header]: Header[Field] } = {
   byteOffset: 0,
 };
 
-function parse(
-  major: number,
-  minor: number,
-  flags: number,
-  deleter: bigint,
-): Header {
+function parse(major: number, minor: number, flags: number): Header {
   header.major = major;
   header.minor = minor;
-  header.deleter = deleter;
   header.readOnly = (flags & FLAG.readOnly) !== 0;
   header.isCopied = (flags & FLAG.isCopied) !== 0;
   header.isPadded = (flags & FLAG.subbytePadded) !== 0;
-  header.data = u32[AT.data / 4 + 1]! * 2 ** 32 + u32[AT.data / 4]!;
-  header.deviceType = i32[AT.deviceType / 4]!;
-  header.deviceId = i32[AT.deviceId / 4]!;
-  header.ndim = i32[AT.ndim / 4]!;
-  header.code = bytes[AT.code]!;
-  header.bits = bytes[AT.bits]!;
-  header.lanes = u16[AT.lanes / 2]!;
-  header.hasShape = (u32[AT.shape / 4]! | u32[AT.shape / 4 + 1]!) !== 0;
-  header.hasStrides = (u32[AT.strides / 4]! | u32[AT.strides / 4 + 1]!) !== 0;
-  header.byteOffset = u32[AT.byteOffset / 4 + 1]! * 2 ** 32 +
-    u32[AT.byteOffset / 4]!;
+  header.data = u32[DATA + 1]! * 2 ** 32 + u32[DATA]!;
+  header.deviceType = i32[DEVICE_TYPE]!;
+  header.deviceId = i32[DEVICE_ID]!;
+  header.ndim = i32[NDIM]!;
+  header.code = bytes[CODE]!;
+  header.bits = bytes[BITS]!;
+  header.lanes = u16[LANES]!;
+  header.hasShape = (u32[SHAPE]! | u32[SHAPE + 1]!) !== 0;
+  header.hasStrides = (u32[STRIDES]! | u32[STRIDES + 1]!) !== 0;
+  header.byteOffset = u32[BYTE_OFFSET + 1]! * 2 ** 32 +
+    u32[BYTE_OFFSET]!;
   return header;
 }
 
@@ -158,8 +151,8 @@ function parse(
  * `lanes` makes its top 16 bits non-zero, which no code address has.
  */
 function looksStable(major: number): boolean {
-  const high = u32[VERSIONED.deleter / 4 + 1]!;
-  const low = u32[VERSIONED.deleter / 4]!;
+  const high = u32[DELETER + 1]!;
+  const low = u32[DELETER]!;
   return major > 0 && major < 256 && high < 65536 &&
     (high !== 0 || low === 0 || low >= 4096);
 }
@@ -171,25 +164,30 @@ function looksStable(major: number): boolean {
  * sense only by a rare accident.
  */
 function looksVersioned(): boolean {
-  if (u16[AT.lanes / 2] !== 0) return false;
-  const ndim = i32[AT.ndim / 4]!;
-  return deviceName(i32[AT.deviceType / 4]!) === undefined || ndim < 0 ||
+  if (u16[LANES] !== 0) return false;
+  const ndim = i32[NDIM]!;
+  return deviceName(i32[DEVICE_TYPE]!) === undefined || ndim < 0 ||
     ndim > MAX_NDIM;
+}
+
+/** The address of the deleter of the struct whose header was read last; 0 for none. */
+export function readDeleter(name: ManagedName): bigint {
+  return u64[(name === "dltensor" ? LEGACY_DELETER : DELETER) / 2]!;
 }
 
 /** `DLTensor.data` of the struct whose header was read last, exactly. */
 export function readData(): bigint {
-  return u64[AT.data / 8]!;
+  return u64[DATA / 2]!;
 }
 
 /** Reads the lengths of the struct whose header was read last. */
 export function readShape(ndim: number): number[] {
-  return readAxes(u64[AT.shape / 8]!, ndim);
+  return readAxes(u64[SHAPE / 2]!, ndim);
 }
 
 /** Reads the strides of the struct whose header was read last. */
 export function readStrides(ndim: number): number[] {
-  return readAxes(u64[AT.strides / 8]!, ndim);
+  return readAxes(u64[STRIDES / 2]!, ndim);
 }
 
 /** The bytes of so many axes. */

@@ -20,7 +20,12 @@
  */
 
 import { BufferError } from "../src/errors.ts";
-import { type Header, type ManagedName, readHeader } from "./header.ts";
+import {
+  type Header,
+  type ManagedName,
+  readDeleter,
+  readHeader,
+} from "./header.ts";
 import { libc } from "./libc.ts";
 import { addressOfArray, bufferAt } from "./memory.ts";
 import * as pressure from "./pressure.ts";
@@ -59,16 +64,20 @@ interface Managed {
    * end V8 keeps whatever a WeakRef is made of.
    */
   buffer: ArrayBuffer | WeakRef<ArrayBuffer> | null;
-  /** Its place in `live`. */
+  /** Its place in `live`; -1 when it is not there. */
   index: number;
 }
 
+/** How many there are that nobody has released or moved. */
+let count = 0;
+/** Those of them that were still there when the turn that made them ended. */
 const live: Managed[] = [];
 
 /**
  * Releases what is garbage. Registering costs as much as the rest of an import,
  * so it waits until the end of the turn, and most owners are gone by then:
- * nothing is collected in the middle of a turn anyway.
+ * nothing is collected in the middle of a turn anyway. They are not in `live`
+ * before, either: storing what is new in an old array costs V8 a note of it.
  */
 const registry = new FinalizationRegistry<Managed>((managed) => {
   guarded(() => letGo(managed));
@@ -104,7 +113,7 @@ let listensForExit = false;
  * ```
  */
 export function liveTensors(): { count: number; bytes: number } {
-  return { count: live.length, bytes: pressure.heldBytes() };
+  return { count, bytes: pressure.heldBytes() };
 }
 
 /** The key under which an ArrayBuffer holds the owner of its memory. */
@@ -128,7 +137,6 @@ export class Owner {
   readonly #managed: Managed;
   #buffer: ArrayBuffer | null = null;
   #active = true;
-  #isRegistered = false;
   /** Its place in `unsettled`; -1 when it is not there. */
   #place = -1;
 
@@ -153,9 +161,9 @@ export class Owner {
       waiting: false,
       library: null,
       buffer: null,
-      index: live.length,
+      index: -1,
     };
-    live.push(this.#managed);
+    count++;
     this.#settleSoon();
   }
 
@@ -203,7 +211,7 @@ export class Owner {
       this.moveAway();
       throw impossible(name);
     }
-    this.#managed.deleter = header.deleter;
+    this.#managed.deleter = readDeleter(name);
     return header;
   }
 
@@ -294,8 +302,8 @@ export class Owner {
 
   #settle(): void {
     this.#place = -1;
-    if (!this.#isRegistered) {
-      this.#isRegistered = true;
+    if (this.#managed.index === -1) {
+      this.#managed.index = live.push(this.#managed) - 1;
       registry.register(this, this.#managed, this);
     }
     const buffer = this.#buffer;
@@ -307,7 +315,7 @@ export class Owner {
 
   #end(): void {
     this.#active = false;
-    if (this.#isRegistered) registry.unregister(this);
+    if (this.#managed.index !== -1) registry.unregister(this);
     if (this.#place !== -1) {
       const last = unsettled.pop()!;
       if (last !== this) {
@@ -354,7 +362,8 @@ function release(managed: Managed): void {
     end(managed, "released");
     return deleteHere();
   }
-  const deleter = managed.deleter ?? readHeader(pointer, name)?.deleter ?? 0n;
+  const deleter = managed.deleter ??
+    (readHeader(pointer, name) === null ? 0n : readDeleter(name));
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
   try {
@@ -382,11 +391,13 @@ function isOver({ state }: Managed): boolean {
   return state === "released" || state === "moved";
 }
 
-/** Takes a managed tensor off the list of the live ones. */
+/** A managed tensor is not held any more. */
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
   pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
+  count--;
+  if (managed.index === -1) return;
   const last = live.pop()!;
   if (last !== managed) {
     live[managed.index] = last;
@@ -410,6 +421,7 @@ function keep(managed: Managed): void {
 
 /** At exit: later listeners may still look at typed arrays, so empty them. */
 function releaseAll(): void {
+  settleAll();
   for (const managed of [...live]) {
     // What a consumer outside still uses is the consumer's to give back.
     if (managed.holds > 0) continue;

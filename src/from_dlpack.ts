@@ -79,11 +79,11 @@ export interface FromDlpackAsyncOptions extends FromDlpackOptions {
  */
 export function fromDlpack(
   x: DlpackExporter,
-  options: FromDlpackOptions = {},
+  options?: FromDlpackOptions,
 ): Tensor {
-  const device = options.device ?? null;
-  const copy = options.copy ?? null;
-  checkOptions(device, copy);
+  const device = options?.device ?? null;
+  const copy = options?.copy ?? null;
+  if (options !== undefined) checkOptions(device, copy);
   const capsule = ask(x, device, copy);
   const stream = streamOf(capsule);
   const owner = consume(capsule);
@@ -213,6 +213,14 @@ function ask(
   copy: boolean | null,
 ): DlpackCapsule {
   if (x instanceof DlpackCapsule && x.__dlpack__ === answerOfCapsule) return x;
+  return askOther(x, device, copy);
+}
+
+function askOther(
+  x: DlpackExporter,
+  device: "cpu" | null,
+  copy: boolean | null,
+): DlpackCapsule {
   checkExporter(x);
   const capsule = x.__dlpack__({
     maxVersion: VERSION,

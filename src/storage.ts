@@ -1,8 +1,9 @@
-import { addressOfArray } from "../ffi/memory.ts";
+import { addressOfArray, peek } from "../ffi/memory.ts";
 import type { Owner } from "../ffi/owner.ts";
 import { giveBack } from "./allocate.ts";
-import type { DTypeInfo, TypedArray } from "./dtype.ts";
+import type { DTypeInfo, TypedArray, TypedArrayConstructor } from "./dtype.ts";
 import { BufferError } from "./errors.ts";
+import { entriesOf } from "./packing.ts";
 import type { Struct } from "./struct.ts";
 
 /** The memory behind a tensor and every view of it: one dtype, one `data`. */
@@ -25,6 +26,21 @@ export interface Storage {
    * @throws {BufferError} `"released"` when the memory is gone.
    */
   readonly data: TypedArray;
+  /**
+   * `data` for one element: `null` where {@linkcode Storage.peek | peek} costs
+   * less.
+   *
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  readonly dataForOne: TypedArray | null;
+  /**
+   * A copy of one element, at index 0 of a typed array that is used again and
+   * again.
+   *
+   * @param index The element of `data`.
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  peek(index: number): TypedArray;
   /** Whether the memory is gone. */
   readonly isReleased: boolean;
   /**
@@ -71,6 +87,14 @@ export class ArrayStorage implements Storage {
     return this.#data!;
   }
 
+  get dataForOne(): TypedArray {
+    return this.data;
+  }
+
+  peek(index: number): TypedArray {
+    return this.data.subarray(index);
+  }
+
   addressAt(byteOffset: number): bigint {
     const { buffer } = this.data;
     if (buffer instanceof ArrayBuffer && buffer.resizable) {
@@ -100,11 +124,17 @@ export class ArrayStorage implements Storage {
   }
 }
 
+/** So many elements are read one by one before it is worth to make `data`. */
+const FEW = 8;
+/** What they are read by, for each class of typed array. */
+const peeked = new Map<TypedArrayConstructor, TypedArray>();
+
 /** Memory of a native library. */
 export class NativeStorage implements Storage {
   readonly #struct: Struct;
   /** Made when it is first asked for. */
   #data: TypedArray | null = null;
+  #peeks = 0;
 
   /**
    * @param struct What is known of the memory, which the host can read.
@@ -157,6 +187,27 @@ export class NativeStorage implements Storage {
       ? new info.array(0)
       : new info.array(this.owner.buffer(start, bytes));
     return this.#data;
+  }
+
+  get dataForOne(): TypedArray | null {
+    const data = this.#data;
+    if (data !== null && data.length === this.#struct.length) return data;
+    // A packed element may lie in two bytes.
+    const isFew = data === null && this.#peeks < FEW && !this.#struct.isPacked;
+    return isFew ? null : this.data;
+  }
+
+  peek(index: number): TypedArray {
+    this.check();
+    this.#peeks++;
+    const { info, start } = this.#struct;
+    const bytes = entriesOf(info, false, 1) * info.array.BYTES_PER_ELEMENT;
+    const buffer = peek(start + index * bytes, bytes);
+    let array = peeked.get(info.array);
+    if (array === undefined) {
+      peeked.set(info.array, array = new info.array(buffer));
+    }
+    return array;
   }
 
   addressAt(byteOffset: number): bigint {

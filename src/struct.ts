@@ -5,16 +5,11 @@
  */
 
 import { MAX_NDIM, VERSION } from "../ffi/abi.ts";
-import {
-  type Header,
-  readData,
-  readShape,
-  readStrides,
-} from "../ffi/header.ts";
+import { readData, readShape, readStrides } from "../ffi/header.ts";
 import type { Owner } from "../ffi/owner.ts";
 import { deviceName, isHost } from "./device.ts";
 import { dtypeByCode, type DTypeInfo } from "./dtype.ts";
-import { cStrides, extentOf, type Layout, sizeOf } from "./layout.ts";
+import { cStrides, type Layout } from "./layout.ts";
 import { entriesOf, packingOf } from "./packing.ts";
 import * as refusals from "./refusals.ts";
 
@@ -42,42 +37,18 @@ export interface Struct {
   readonly length: number;
 }
 
+/** The end of what a process can address, on any 64-bit system. */
+const ADDRESSES = 2 ** 48;
+
 /**
- * Reads a struct and checks it.
+ * Reads a struct and checks it. All in one function, as V8 does not join so many
+ * by itself, and every import comes through here.
  *
  * @throws {BufferError} What is wrong with it, as its code says.
  */
 export function checkStruct(owner: Owner): Struct {
   const header = owner.header();
-  const info = checkHeader(owner, header);
-  const isPacked = info.bits < 8 && !header.isPadded;
-  const shape = checkShape(header, info);
-  const strides = checkStrides(header, shape);
-  const { start, length, offset } = locate(
-    header,
-    info,
-    isPacked,
-    shape,
-    strides,
-  );
-  const { deviceType, deviceId, readOnly, isCopied } = header;
-  return {
-    info,
-    isPacked,
-    layout: { shape, strides, offset },
-    deviceType,
-    deviceId,
-    readOnly,
-    isCopied,
-    data: isHost(deviceType) ? 0n : readData(),
-    start,
-    length,
-  };
-}
-
-/** Checks what stands in the header itself. */
-function checkHeader(owner: Owner, header: Header): DTypeInfo {
-  const { ndim, lanes, bits } = header;
+  const { ndim, lanes, bits, deviceType } = header;
   if (owner.name === "dltensor_versioned" && header.major !== VERSION[0]) {
     throw refusals.otherVersion(header);
   }
@@ -85,100 +56,89 @@ function checkHeader(owner: Owner, header: Header): DTypeInfo {
   if (ndim < 0 || (lanes > 1 ? ndim + 1 : ndim) > MAX_NDIM) {
     throw refusals.tooManyAxes(header);
   }
-  if (deviceName(header.deviceType) === undefined) {
+  if (deviceName(deviceType) === undefined) {
     throw refusals.unknownDevice(header);
   }
   if (lanes === 0) throw refusals.noLanes(header);
   const info = dtypeByCode(header.code, bits);
   if (info === undefined) throw refusals.unknownDType(header);
-  if (lanes > 1 && bits < 8 && !header.isPadded && bits * lanes % 8 !== 0) {
+  const isPacked = bits < 8 && !header.isPadded;
+  if (lanes > 1 && isPacked && bits * lanes % 8 !== 0) {
     throw refusals.brokenLanes(header);
   }
-  return info;
-}
 
-/** Reads and checks the lengths; lanes become a last one. */
-function checkShape(header: Header, info: DTypeInfo): number[] {
-  const { ndim, lanes } = header;
   if (ndim > 0 && !header.hasShape) throw refusals.noShape(header);
   const shape = readShape(ndim);
   let size = lanes;
+  let isEmpty = false;
   for (let axis = 0; axis < ndim; axis++) {
     const length = shape[axis]!;
     if (length < 0) throw refusals.negativeLength(shape);
     // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
-    if (length !== 0) size *= length;
+    if (length === 0) isEmpty = true;
+    else size *= length;
   }
   // No element is smaller than a bit, and bytes must be safe integers, too.
-  if (size * Math.max(info.bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
+  if (size * Math.max(bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
     throw refusals.tooLarge(shape);
   }
   if (lanes > 1) shape.push(lanes);
-  return shape;
-}
 
-/** Reads and checks the strides; where they carry no meaning they are set right. */
-function checkStrides(header: Header, shape: readonly number[]): number[] {
-  if (!header.hasStrides) return cStrides(shape);
-  const { ndim, lanes } = header;
-  const strides = readStrides(ndim);
-  if (lanes > 1) {
+  const strides = header.hasStrides ? readStrides(ndim) : cStrides(shape);
+  if (header.hasStrides && lanes > 1) {
     for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
     strides.push(1);
   }
-  for (let axis = 0; axis < ndim; axis++) {
-    if (Number.isSafeInteger(strides[axis])) continue;
-    if (sizeOf(shape) !== 0 && shape[axis] !== 1) {
-      throw refusals.tooFar(strides);
+  // How far the elements reach to both sides of the one at [0, …, 0].
+  let lowest = 0;
+  let highest = 0;
+  for (let axis = 0; axis < shape.length; axis++) {
+    const length = shape[axis]!;
+    if (!Number.isSafeInteger(strides[axis])) {
+      if (!isEmpty && length !== 1) throw refusals.tooFar(strides);
+      // It carries no meaning.
+      strides[axis] = cStrides(shape)[axis]!;
     }
-    strides[axis] = cStrides(shape)[axis]!;
+    const reach = (length - 1) * strides[axis]!;
+    if (reach < 0) lowest += reach;
+    else highest += reach;
   }
-  return strides;
-}
 
-/** Where the elements are. */
-interface Place {
-  /** The lowest one: an address of the host, else counted from `data`. */
-  readonly start: number;
-  /** Entries of the typed array from there to the highest element. */
-  readonly length: number;
-  /** The index of element [0, …, 0] from there, in elements. */
-  readonly offset: number;
-}
-
-/** The end of what a process can address, on any 64-bit system. */
-const ADDRESSES = 2 ** 48;
-
-function locate(
-  header: Header,
-  info: DTypeInfo,
-  isPacked: boolean,
-  shape: readonly number[],
-  strides: readonly number[],
-): Place {
-  const { lowest, highest } = extentOf(shape, strides);
-  if (highest < lowest) return { start: 0, length: 0, offset: 0 };
-  const { data } = header;
-  if (data === 0) throw refusals.noData(shape);
-  let first = lowest;
-  let itemsize = info.bits / 8;
-  if (isPacked) {
-    // Back to an element that starts on a byte.
+  let start = 0;
+  let length = 0;
+  let offset = 0;
+  if (!isEmpty) {
+    const { data } = header;
+    if (data === 0) throw refusals.noData(shape);
     const { group } = packingOf(info, isPacked);
-    first -= ((lowest % group) + group) % group;
-  } else if (itemsize < 1) itemsize = 1;
-  const length = entriesOf(info, isPacked, highest - first + 1);
-  const from = header.byteOffset + first * itemsize;
-  // A device's data may be a handle, to which nothing can be added.
-  const isAddress = isHost(header.deviceType);
-  const start = isAddress ? data + from : from;
-  const end = start + length * info.array.BYTES_PER_ELEMENT;
-  // What was rounded on the way is far beyond the end.
-  if (
-    !(end <= ADDRESSES && lowest >= -ADDRESSES &&
-      start > (isAddress ? 0 : -ADDRESSES))
-  ) {
-    throw refusals.outOfMemory(header, shape, strides);
+    // Back to an element that starts on a byte.
+    const first = lowest - (group === 1 ? 0 : (lowest % group + group) % group);
+    const itemsize = isPacked ? bits / 8 : Math.max(bits / 8, 1);
+    length = entriesOf(info, isPacked, highest - first + 1);
+    offset = 0 - first;
+    const from = header.byteOffset + first * itemsize;
+    // A device's data may be a handle, to which nothing can be added.
+    const isAddress = isHost(deviceType);
+    start = isAddress ? data + from : from;
+    const end = start + length * info.array.BYTES_PER_ELEMENT;
+    // What was rounded on the way is far beyond the end.
+    if (
+      !(end <= ADDRESSES && lowest >= -ADDRESSES &&
+        start > (isAddress ? 0 : -ADDRESSES))
+    ) {
+      throw refusals.outOfMemory(header, shape, strides);
+    }
   }
-  return { start, length, offset: 0 - first };
+  return {
+    info,
+    isPacked,
+    layout: { shape, strides, offset },
+    deviceType,
+    deviceId: header.deviceId,
+    readOnly: header.readOnly,
+    isCopied: header.isCopied,
+    data: isHost(deviceType) ? 0n : readData(),
+    start,
+    length,
+  };
 }

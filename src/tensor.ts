@@ -242,7 +242,11 @@ export class Tensor<D extends DType = DType>
    */
   get(...index: number[]): ElementOf<D> {
     const at = this.#indexOf(index, index.length);
-    return this.#elements.get(this.#storage.data, at) as ElementOf<D>;
+    const data = this.#storage.dataForOne;
+    const element = data === null
+      ? this.#elements.get(this.#storage.peek(at), 0)
+      : this.#elements.get(data, at);
+    return element as ElementOf<D>;
   }
 
   /**

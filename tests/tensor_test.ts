@@ -15,6 +15,8 @@ import {
   type TensorOptions,
   type TypedArray,
 } from "@dlpack/deno";
+import { dtypeByName, dtypeNames } from "../src/dtype.ts";
+import { bytesOf } from "./helpers.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 
 /** 0, 1, …, 5 as float32. */
@@ -300,6 +302,52 @@ Deno.test("data is the producer's memory", () => {
   assertEquals(fixture.fx_peek(managed, 23n), 0x3f);
   fixture.fx_poke(managed, 3n, 0x40);
   assertEquals(t.get(0, 0), 2);
+});
+
+Deno.test("get reads the producer's memory before data was asked for, and after", async (t) => {
+  const bytes = Uint8Array.from({ length: 96 }, (_, i) => i * 37);
+  for (const dtype of dtypeNames) {
+    const { code, bits } = dtypeByName(dtype)!;
+    for (const isPadded of bits < 8 ? [true, false] : [true]) {
+      await t.step(`${dtype}${isPadded ? "" : ", packed"}`, () => {
+        // Backwards, and not from the start of the memory.
+        const spec: FixtureSpec = {
+          dtype: [code, bits, 1],
+          shape: [2, 2],
+          strides: [-1, 2],
+          nbytes: 96,
+          data: bytes,
+          byteOffset: isPadded ? Math.max(bits / 8, 1) : bits === 6 ? 3 : 1,
+          flags: isPadded && bits < 8 ? PADDED : 0,
+        };
+        using asked = load(spec);
+        const { data } = asked;
+        using t = load(spec);
+        // More often than is read without data.
+        for (let round = 0; round < 5; round++) {
+          for (const [i, j] of [[0, 0], [1, 0], [0, 1], [1, 1]] as const) {
+            assertEquals(t.get(i, j), asked.get(i, j));
+          }
+        }
+        assertEquals(bytesOf(t.data), bytesOf(data));
+      });
+    }
+  }
+});
+
+Deno.test("get sees what the producer writes, and throws when it is too late", () => {
+  const t = load();
+  const view = t.transpose();
+  assertEquals(t.get(1, 2), 5);
+  {
+    using other = fromDlpack(t);
+    other.set(1, 2, 7);
+  }
+  assertEquals(t.get(1, 2), 7);
+  assertEquals(view.get(2, 1), 7);
+  t[Symbol.dispose]();
+  assertBufferError(() => t.get(1, 2), "released");
+  assertBufferError(() => view.get(2, 1), "released");
 });
 
 Deno.test("views show and write the same elements", () => {
