@@ -9,7 +9,7 @@
 import { assemble, type Block, type BlockFunction, ratioOf } from "./wasm.ts";
 
 /** The bytes of a chunk, before and after, at most. */
-export const CHUNK_BYTES = 32768;
+export const CHUNK_BYTES = 16384;
 /** Blocks are done whole, whatever lies before and behind the chunk. */
 const BEYOND = 1024;
 /** Room for what functions look up. */

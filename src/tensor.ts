@@ -348,7 +348,9 @@ export class Tensor<D extends DType = DType>
   }
 
   /**
-   * Copies the elements, in C order, into JavaScript's memory.
+   * Copies the elements, in C order, into JavaScript's memory. A copy that is
+   * disposed gives its memory to the next one of its length: in a loop declare
+   * copies with `using`, or pass `out`.
    *
    * @param options `out`: a typed array like `data` to copy into, with as many
    * entries as the elements take; none: a new one.

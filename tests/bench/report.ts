@@ -59,7 +59,11 @@ export function judge(rows: readonly Row[]): Judgement[] {
     );
   }
 
-  const copies = rows.filter(({ group }) => group.startsWith("copy "));
+  // NumPy's own copies are given back at once: what is left to the garbage
+  // collector is shown, and not judged.
+  const copies = rows.filter(({ group }) =>
+    group.startsWith("copy ") && !group.endsWith("left to the GC")
+  );
   const ratios = copies.filter(isAgainstNumpy).map(ratioOf);
   atLeast("every copy: at least 0.8x NumPy's speed", slowest(ratios));
   atLeast(
@@ -227,6 +231,10 @@ ${
       }),
     )
   }
+
+Of a library's memory, as NumPy would have allocated it. Fresh copies are
+disposed, as NumPy's are freed, and their memory is used for the next one; what
+is left to the garbage collector comes from new pages.
 
 ${
     table(
