@@ -124,10 +124,25 @@ export function sharesMemory(a: ArrayBufferView, b: ArrayBufferView): boolean {
   if (a.buffer === b.buffer) return true;
   // Every import of the same memory has an ArrayBuffer of its own.
   if (!(OWNER in a.buffer || OWNER in b.buffer)) return false;
-  const startA = addressOfArray(a);
-  const startB = addressOfArray(b);
+  if (a.byteLength === 0 || b.byteLength === 0) return false;
+  const startA = startOf(a);
+  const startB = startOf(b);
   return startA < startB + BigInt(b.byteLength) &&
     startB < startA + BigInt(a.byteLength);
+}
+
+/**
+ * Where ArrayBuffers are that were compared before: Deno makes an object for each
+ * address, and the garbage collector has much to do with many of these.
+ */
+const starts = new WeakMap<ArrayBufferLike, bigint>();
+
+function startOf({ buffer, byteOffset }: ArrayBufferView): bigint {
+  let start = starts.get(buffer);
+  if (start === undefined) {
+    starts.set(buffer, start = addressOfArray(new Uint8Array(buffer)));
+  }
+  return start + BigInt(byteOffset);
 }
 
 let settle: (owner: Owner) => void;

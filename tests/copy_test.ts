@@ -618,6 +618,10 @@ Deno.test("copy notices the overlap of two imports of the same memory", () => {
   assert(from.data.buffer !== into.data.buffer);
   from.reshape([2, 3]).transpose().copy({ out: into.data });
   assertEquals(shared.toArray(), [0, 3, 1, 4, 2, 5]);
+  // Nothing to copy, into nothing.
+  const detached = new Float32Array(6);
+  detached.buffer.transfer();
+  assertEquals(from.slice([0, 0]).copy({ out: detached }).size, 0);
   // An out in JavaScript's memory that an import shares.
   from.slice([null, null, -1]).copy({ out: shared.data });
   assertEquals(shared.toArray(), [5, 2, 4, 1, 3, 0]);
