@@ -84,16 +84,19 @@ export function copyElements(
   into: ArrayBufferView,
   start = 0,
 ): void {
-  if (sizeOf(layout.shape) === 0) return;
+  const size = sizeOf(layout.shape);
+  if (size === 0) return;
   const source = bytesOf(from);
   const target = bytesOf(into);
-  if (isPacked) copyPacked(source, layout, info.bits, target, start);
-  else {
-    const entries = info.kind === "complex" ? 2 : 1;
-    const bytes = entries * info.array.BYTES_PER_ELEMENT;
-    const part = start === 0 ? target : target.subarray(start * bytes);
-    copyBytes(source, planCopy(layout, bytes), part);
+  if (isPacked) return copyPacked(source, layout, info.bits, target, start);
+  const bytes = entriesOf(info, false, 1) * info.array.BYTES_PER_ELEMENT;
+  if (isContiguous(layout.shape, layout.strides)) {
+    const at = layout.offset * bytes;
+    target.set(source.subarray(at, at + size * bytes), start * bytes);
+    return;
   }
+  const part = start === 0 ? target : target.subarray(start * bytes);
+  copyBytes(source, planCopy(layout, bytes), part);
 }
 
 function bytesOf(data: ArrayBufferView): Uint8Array<ArrayBuffer> {
