@@ -3,8 +3,8 @@
  *
  * A new ArrayBuffer is filled with zeros, and its pages are new to the process:
  * together that takes longer than most copies into it. So the memory of copies
- * that were disposed is kept for the next ones of the same length, until
- * nobody wants it from one garbage collection to the next.
+ * that were disposed is kept for the next ones of the same length, until the
+ * garbage collector comes and finds that nobody has used it for a second.
  *
  * @module
  */
@@ -86,7 +86,7 @@ let keptBytes = 0;
 function takeKept(bytes: number): ArrayBuffer | undefined {
   const at = kept.findLastIndex(({ byteLength }) => byteLength === bytes);
   if (at === -1) return undefined;
-  isUseful = true;
+  isUsed = true;
   keptBytes -= bytes;
   return kept.splice(at, 1)[0];
 }
@@ -102,6 +102,7 @@ export function giveBack(data: TypedArray): void {
   kept.push(buffer.transfer());
   keptBytes += byteLength;
   while (keptBytes > MOST_BYTES || kept.length > MOST_BUFFERS) freeOldest();
+  isUsed = true;
   if (!isWatched) watch();
 }
 
@@ -112,20 +113,27 @@ function freeOldest(): void {
   oldest.transfer(0);
 }
 
+/** How long memory is kept that nobody uses, at least, in milliseconds. */
+const IDLE = 1000;
+/** Whether memory was taken or given since the garbage collector came last. */
+let isUsed = false;
+let lastUsed = 0;
 let isWatched = false;
-/** Whether anything was taken since the garbage collector came last. */
-let isUseful = false;
 
-/** Called when the garbage collector has been there. */
+/**
+ * Called when the garbage collector has been there: often, as new memory calls
+ * it, and then what is kept shall be there for the next round.
+ */
 const collections = new FinalizationRegistry(() => {
-  if (isUseful) return watch();
+  if (isUsed) lastUsed = Date.now();
+  isUsed = false;
+  if (Date.now() - lastUsed < IDLE) return watch();
   isWatched = false;
   while (kept.length > 0) freeOldest();
 });
 
 function watch(): void {
   isWatched = true;
-  isUseful = false;
   collections.register({}, undefined);
 }
 
