@@ -204,8 +204,8 @@ export function encoder({ encode }: DTypeInfo): Kernel {
   return withTable(lookUpper, patterns);
 }
 
-// Floats to integers: cut off towards zero, and wrapped around. What V8's own
-// instructions do not wrap is rare, and takes another way.
+// Floats to integers: cut off towards zero, and wrapped around. What the usual
+// instructions do not wrap is rare, and goes another way.
 
 type Floats = typeof f32x4 | typeof f64x2;
 
