@@ -18,7 +18,7 @@
 export type Width = 1 | 2 | 4 | 8;
 
 /** The bytes of a word that goes through tiles: wider ones gain nothing. */
-export type TileWidth = 1 | 2 | 4;
+type TileWidth = 1 | 2 | 4;
 
 /** An axis of a copy: how far both sides step, in bytes. */
 export interface Axis {
@@ -411,8 +411,8 @@ export const moveLines: MovePair = ({ run, from, into }, at, to, i, j) => {
   }
 };
 
-/** What has so many bytes stays in the cache from one row to the next. */
-const CACHED_ALL = 2 ** 22;
+/** What has more bytes is out of the cache from one row to the next. */
+export const CACHED_ALL = 2 ** 22;
 /** What is copied there to be transposed: bytes of a row, and how many rows. */
 const [STAGED_BYTES, STAGED_ROWS] = [1024, 512];
 /** Rows begin at different places in the cache. */

@@ -15,7 +15,7 @@ import {
   planCopy,
   walk,
 } from "../src/copy.ts";
-import type { Axis } from "../src/copy_kernels.ts";
+import { type Axis, CACHED_ALL } from "../src/copy_kernels.ts";
 import { dtypeByName, type DTypeInfo } from "../src/dtype.ts";
 import {
   cStrides,
@@ -345,13 +345,13 @@ Deno.test("copyBytes transposes what does not fit into the cache", () => {
   const arrays = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
   for (
     const [rows, columns, bytes] of [
-      [1031, 519, 4],
-      [513, 1100, 4],
-      [1030, 1035, 2],
-      [1500, 1601, 1],
-      [2070, 1030, 1],
+      [1031, 1100, 4],
+      [513, 2100, 4],
+      [1530, 1435, 2],
+      [2070, 2100, 1],
     ] as const
   ) {
+    assert(rows * columns * bytes > CACHED_ALL);
     const array = arrays[bytes];
     // Begins between two words.
     const source = random.bytes(1 + rows * columns * bytes).subarray(1);
