@@ -259,11 +259,9 @@ function chooseKernel({ at, run, axes }: Joined): CopyPlan {
   if (i !== undefined) {
     if (isSplit(run, i, j)) return turned(plan("split", i, j));
     if (isJoin(run, i, j)) return plan("join", i, j);
-    if (fitsTiles(run, i, j)) {
-      const tiles = plan("tiles", i, j);
-      return run <= 2 ? turned(tiles) : tiles;
-    }
-    return plan("lines", i, j);
+    return fitsTiles(run, i, j)
+      ? turned(plan("tiles", i, j))
+      : plan("lines", i, j);
   }
   if (isPick(run, j, ONE)) return plan("pick", j, ONE);
   const around = body.at(-2) ?? ONE;
@@ -310,7 +308,7 @@ function splitRuns({ at, run, axes }: Joined): Joined {
 /** For kernels that go along more axes than there are. */
 const ONE: Axis = { length: 1, from: 0, into: 0 };
 
-/** Runs that are worth a shuffle: wider ones are as fast word by word. */
+/** Runs that are worth shuffles and tiles: wider ones are as fast along lines. */
 function isShort(run: number): boolean {
   return run === 1 || run === 2 || run === 4;
 }
@@ -371,7 +369,8 @@ export function copyBytes(
     const axis = outer[depth]!;
     if (axis.from === 0 && depth < repeatable) {
       visit(depth + 1, at, to);
-      return repeat(into, to, axis.into, axis.length);
+      // From its start, wherever the kernel begins.
+      return repeat(into, to - plan.to, axis.into, axis.length);
     }
     for (let k = 0; k < axis.length; k++) {
       visit(depth + 1, at + k * axis.from, to + k * axis.into);

@@ -266,6 +266,18 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
       bytes,
       "split",
     ],
+    [
+      "repeated, channels first, backwards",
+      { shape: [9, 3, 900], strides: [0, -1, 3], offset: 2 },
+      bytes,
+      "split",
+    ],
+    [
+      "repeated, rotated",
+      { shape: [9, 20, 30], strides: [0, -1, 20], offset: 19 },
+      bytes,
+      "tiles",
+    ],
     ["3 channels last", transposed([3, 9999]), bytes, "join"],
     ["4 channels last", transposed([4, 300]), bytes, "join"],
     ["3 channels last, few", transposed([3, 20]), bytes, "lines"],
