@@ -99,7 +99,13 @@ export function giveBack(data: TypedArray): void {
   const buffer = data.buffer as ArrayBuffer;
   const { byteLength } = buffer;
   if (byteLength === 0 || toldToC.has(buffer)) return;
-  kept.push(buffer.transfer());
+  let taken: ArrayBuffer;
+  try {
+    taken = buffer.transfer();
+  } catch {
+    return; // Somebody marked it as untransferable: it stays.
+  }
+  kept.push(taken);
   keptBytes += byteLength;
   while (keptBytes > MOST_BYTES || kept.length > MOST_BUFFERS) freeOldest();
   isUsed = true;
