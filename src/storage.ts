@@ -2,6 +2,7 @@ import { addressOfArray, peek } from "../ffi/memory.ts";
 import type { Owner } from "../ffi/owner.ts";
 import { giveBack } from "./allocate.ts";
 import type { DTypeInfo, TypedArray, TypedArrayConstructor } from "./dtype.ts";
+import type { ElementAccess } from "./element.ts";
 import { BufferError } from "./errors.ts";
 import { entriesOf } from "./packing.ts";
 import type { Struct } from "./struct.ts";
@@ -27,20 +28,13 @@ export interface Storage {
    */
   readonly data: TypedArray;
   /**
-   * `data` for one element: `null` where {@linkcode Storage.peek | peek} costs
-   * less.
-   *
-   * @throws {BufferError} `"released"` when the memory is gone.
-   */
-  readonly dataForOne: TypedArray | null;
-  /**
-   * A copy of one element, at index 0 of a typed array that is used again and
-   * again.
+   * Reads one element, which for a few of them does not take `data`.
    *
    * @param index The element of `data`.
+   * @param elements How to read it.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
-  peek(index: number): TypedArray;
+  read(index: number, elements: ElementAccess): unknown;
   /** Whether the memory is gone. */
   readonly isReleased: boolean;
   /**
@@ -87,12 +81,8 @@ export class ArrayStorage implements Storage {
     return this.#data!;
   }
 
-  get dataForOne(): TypedArray {
-    return this.data;
-  }
-
-  peek(index: number): TypedArray {
-    return this.data.subarray(index);
+  read(index: number, elements: ElementAccess): unknown {
+    return elements.get(this.data, index);
   }
 
   addressAt(byteOffset: number): bigint {
@@ -189,15 +179,16 @@ export class NativeStorage implements Storage {
     return this.#data;
   }
 
-  get dataForOne(): TypedArray | null {
-    const data = this.#data;
-    if (data !== null && data.length === this.#struct.length) return data;
+  read(index: number, elements: ElementAccess): unknown {
     // A packed element may lie in two bytes.
-    const isFew = data === null && this.#peeks < FEW && !this.#struct.isPacked;
-    return isFew ? null : this.data;
+    if (this.#data === null && this.#peeks < FEW && !this.isPacked) {
+      return elements.get(this.#peek(index), 0);
+    }
+    return elements.get(this.data, index);
   }
 
-  peek(index: number): TypedArray {
+  /** A copy of one element, at the start of a typed array that is used again. */
+  #peek(index: number): TypedArray {
     this.check();
     this.#peeks++;
     const { info, start } = this.#struct;

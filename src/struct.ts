@@ -110,10 +110,14 @@ export function checkStruct(owner: Owner): Struct {
   if (!isEmpty) {
     const { data } = header;
     if (data === 0) throw refusals.noData(shape);
-    const { group } = packingOf(info, isPacked);
-    // Back to an element that starts on a byte.
-    const first = lowest - (group === 1 ? 0 : (lowest % group + group) % group);
-    const itemsize = isPacked ? bits / 8 : Math.max(bits / 8, 1);
+    let first = lowest;
+    let itemsize = Math.max(bits / 8, 1);
+    if (isPacked) {
+      // Back to an element that starts on a byte.
+      const { group } = packingOf(info, isPacked);
+      first -= (lowest % group + group) % group;
+      itemsize = bits / 8;
+    }
     length = entriesOf(info, isPacked, highest - first + 1);
     offset = 0 - first;
     const from = header.byteOffset + first * itemsize;

@@ -242,11 +242,7 @@ export class Tensor<D extends DType = DType>
    */
   get(...index: number[]): ElementOf<D> {
     const at = this.#indexOf(index, index.length);
-    const data = this.#storage.dataForOne;
-    const element = data === null
-      ? this.#elements.get(this.#storage.peek(at), 0)
-      : this.#elements.get(data, at);
-    return element as ElementOf<D>;
+    return this.#storage.read(at, this.#elements) as ElementOf<D>;
   }
 
   /**
@@ -663,11 +659,12 @@ export class Tensor<D extends DType = DType>
   }
 
   /**
-   * Gives the memory back, now: that of a library to the library, whose deleter
-   * runs, that of a copy for the next copies to use. `data`, and every typed
-   * array over the same buffer, becomes empty before, unless it was given to
-   * {@linkcode Tensor.from} or to `copy` as `out`, or is a copy that was exported.
-   * Disposing one view disposes all of them. Idempotent.
+   * Gives the memory back, now: a library's to the library, whose deleter runs,
+   * and a copy's to the next copies. `data`, and every typed array over the same
+   * buffer, is empty then. Typed arrays that were given to
+   * {@linkcode Tensor.from}, or to `copy` as `out`, stay as they are, and so does
+   * a copy that C was given the address of. Disposing one view disposes all of
+   * them. Idempotent.
    */
   [Symbol.dispose](): void {
     this.#storage.release();
