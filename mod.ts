@@ -29,7 +29,7 @@ export {
   DlpackCapsule,
   type DlpackExporter,
   type DlpackRequest,
-} from "./ffi/capsule.ts";
+} from "./src/capsule.ts";
 export { registerDevice } from "./ffi/devices/registry.ts";
 export type {
   DeviceMemory,
@@ -37,7 +37,7 @@ export type {
   DeviceRows,
   DeviceRuntime,
 } from "./ffi/devices/runtime.ts";
-export { dlopen } from "./ffi/library.ts";
+export { dlopen } from "./src/library/dlopen.ts";
 export type {
   ManagedTensorType,
   OutTensorType,
@@ -51,8 +51,8 @@ export type {
   TensorResultType,
   TensorSymbol,
   TensorSymbols,
-} from "./ffi/library_types.ts";
-export { OutCapsule } from "./ffi/out_capsule.ts";
+} from "./src/library/types.ts";
+export { OutCapsule } from "./src/library/out_capsule.ts";
 export { liveTensors } from "./ffi/owner.ts";
 export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
 export type {
@@ -63,7 +63,7 @@ export type {
   ElementOf,
   TypedArray,
   TypedArrayOf,
-} from "./src/dtype.ts";
+} from "./src/dtype/table.ts";
 export { BufferError, type BufferErrorCode } from "./src/errors.ts";
 export {
   fromDlpack,
@@ -71,4 +71,4 @@ export {
   type FromDlpackAsyncOptions,
   type FromDlpackOptions,
 } from "./src/from_dlpack.ts";
-export { type Range, Tensor, type TensorOptions } from "./src/tensor.ts";
+export { type Range, Tensor, type TensorOptions } from "./src/tensor/class.ts";

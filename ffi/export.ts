@@ -4,10 +4,10 @@
  * @module
  */
 
-import { pin } from "../src/allocate.ts";
+import { pin } from "../src/copy/memory.ts";
 import { BufferError } from "../src/errors.ts";
 import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
-import { deleteHere, DlpackCapsule } from "./capsule.ts";
+import { deleteHere, DlpackCapsule } from "../src/capsule.ts";
 import { hasPermission, libc } from "./libc.ts";
 import {
   addressOf,

@@ -8,14 +8,14 @@ import {
   Tensor,
   type TypedArray,
 } from "@dlpack/deno";
-import { dtypeByName, type DTypeInfo, dtypeNames } from "../src/dtype.ts";
+import { dtypeByName, type DTypeInfo, dtypeNames } from "../src/dtype/table.ts";
 import {
   decodeBfloat16,
   decodeSmallFloat,
   encodeBfloat16,
   encodeSmallFloat,
   type SmallFloat,
-} from "../src/small_float.ts";
+} from "../src/dtype/small_float.ts";
 
 type Element = number | bigint | boolean | Complex;
 

@@ -14,9 +14,9 @@ import {
   type CopyPlan,
   planCopy,
   walk,
-} from "../src/copy.ts";
-import { type Axis, CACHED_ALL } from "../src/copy_kernels.ts";
-import { dtypeByName, type DTypeInfo } from "../src/dtype.ts";
+} from "../src/copy/elements.ts";
+import { type Axis, CACHED_ALL } from "../src/copy/kernels.ts";
+import { dtypeByName, type DTypeInfo } from "../src/dtype/table.ts";
 import {
   cStrides,
   extentOf,
@@ -25,7 +25,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../src/layout.ts";
-import { entriesOf } from "../src/packing.ts";
+import { entriesOf } from "../src/dtype/packing.ts";
 import { Random } from "./random.ts";
 
 /** The index of every element, in C order: each axis refines the one before. */

@@ -10,7 +10,7 @@ import {
   liveTensors,
 } from "@dlpack/deno";
 import { deviceName, isHost } from "../src/device.ts";
-import { dtypeByCode } from "../src/dtype.ts";
+import { dtypeByCode } from "../src/dtype/table.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 import {
   assertBufferError,

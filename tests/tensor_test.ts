@@ -15,7 +15,7 @@ import {
   type TensorOptions,
   type TypedArray,
 } from "@dlpack/deno";
-import { dtypeByName, dtypeNames } from "../src/dtype.ts";
+import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import { bytesOf } from "./helpers.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 

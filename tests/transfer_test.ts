@@ -2,9 +2,9 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { DeviceType, fromDlpack } from "@dlpack/deno";
-import { consume } from "../ffi/capsule.ts";
-import { walk } from "../src/copy.ts";
-import { type DType, dtypeByName, dtypeNames } from "../src/dtype.ts";
+import { consume } from "../src/capsule.ts";
+import { walk } from "../src/copy/elements.ts";
+import { type DType, dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import {
   cStrides,
   extentOf,
@@ -14,17 +14,17 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../src/layout.ts";
-import { runSteps, runStepsAsync } from "../src/steps.ts";
-import { checkStruct } from "../src/struct.ts";
-import { copyFromDevice, putInOrder } from "../src/transfer.ts";
+import { runSteps, runStepsAsync } from "../src/transfer/steps.ts";
+import { checkStruct } from "../src/struct/check.ts";
+import { copyFromDevice, putInOrder } from "../src/transfer/to_host.ts";
 import {
   elementsIn,
   type Piece,
   planTransfer,
   type TransferLimits,
   type TransferPlan,
-} from "../src/transfer_plan.ts";
-import type { Packing } from "../src/packing.ts";
+} from "../src/transfer/plan.ts";
+import type { Packing } from "../src/dtype/packing.ts";
 import { assertBufferError, bytesOf, capsule, deletions } from "./helpers.ts";
 import { HostDevice, withRuntime } from "./host_device.ts";
 import type { FixtureSpec } from "./native/fixture.ts";

@@ -11,7 +11,7 @@ import {
   select,
   v128,
   type Value,
-} from "../src/wasm.ts";
+} from "../src/wasm/assembler.ts";
 import { Random } from "./random.ts";
 
 const memory = new WebAssembly.Memory({ initial: 1 });

@@ -11,7 +11,7 @@
  */
 
 import { type DType, fromDlpack, Tensor, type TypedArray } from "../../mod.ts";
-import { dtypeByName } from "../../src/dtype.ts";
+import { dtypeByName } from "../../src/dtype/table.ts";
 import {
   cStrides,
   extentOf,
@@ -20,7 +20,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../../src/layout.ts";
-import { entriesOf } from "../../src/packing.ts";
+import { entriesOf } from "../../src/dtype/packing.ts";
 import {
   compare,
   type Contender,

@@ -11,7 +11,7 @@
  */
 
 import { DlpackCapsule, type DType, fromDlpack, Tensor } from "../../mod.ts";
-import { dtypeByName } from "../../src/dtype.ts";
+import { dtypeByName } from "../../src/dtype/table.ts";
 import {
   compare,
   type Contender,

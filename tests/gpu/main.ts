@@ -18,7 +18,7 @@ import {
 } from "@dlpack/deno";
 import { runtimeOf } from "../../ffi/devices/registry.ts";
 import { bufferAt } from "../../ffi/memory.ts";
-import { dtypeByName, dtypeNames } from "../../src/dtype.ts";
+import { dtypeByName, dtypeNames } from "../../src/dtype/table.ts";
 import { counts, type FixtureSpec, make } from "../native/fixture.ts";
 
 const symbols = {

@@ -1,0 +1,272 @@
+import { BufferError } from "./errors.ts";
+import type { ManagedName } from "../ffi/header.ts";
+import { type KeptOpen, Owner } from "../ffi/owner.ts";
+import { pointerTo } from "../ffi/memory.ts";
+
+/**
+ * What a consumer asks of an exporter: the keyword arguments of the array
+ * API's `__dlpack__`.
+ */
+export interface DlpackRequest {
+  /** The consumer's stream, for memory of a device that has streams. */
+  stream?: number | bigint | null;
+  /** The newest version the consumer understands; none: the legacy struct. */
+  maxVersion?: readonly [major: number, minor: number] | null;
+  /** The device it wants the memory on: `[type, id]`; none: where it is. */
+  dlDevice?: readonly [type: number, id: number] | null;
+  /** `true`: always a copy; `false`: never; none: only where needed. */
+  copy?: boolean | null;
+}
+
+/** The array API's protocol: anything with these two methods can be imported. */
+export interface DlpackExporter {
+  /** Hands out the tensor, once for each call. */
+  __dlpack__(request?: DlpackRequest): DlpackCapsule;
+  /** Where the memory is: a `DLDeviceType` and an id. */
+  __dlpack_device__(): readonly [type: number, id: number];
+}
+
+let takeOwner: (capsule: DlpackCapsule) => Owner;
+let ownerOf: (capsule: DlpackCapsule) => Owner;
+let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
+
+/**
+ * Owns one managed tensor until somebody consumes it: what a PyCapsule is in
+ * Python. It wraps the pointer that a native library returned.
+ *
+ * A pointer says nothing of what it points to, so the caller names the struct:
+ * `"dltensor"` for a `DLManagedTensor*`, `"dltensor_versioned"` for a
+ * `DLManagedTensorVersioned*`. From then on the capsule owns the struct: pass
+ * it to {@linkcode fromDlpack}, hand it to another consumer with
+ * {@linkcode DlpackCapsule.take | take}, or let it go, and the producer's
+ * deleter runs exactly once.
+ *
+ * @example Wrap what a library returned
+ * ```ts
+ * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+ * import { assertEquals } from "@std/assert";
+ *
+ * // The pointer, as a library's function returns it:
+ * const pointer = Tensor.from(new Float32Array([1, 2, 3]))
+ *   .__dlpack__({ maxVersion: [1, 3] }).take();
+ *
+ * using t = fromDlpack(new DlpackCapsule(pointer, "dltensor_versioned"));
+ * assertEquals(t.toArray(), [1, 2, 3]);
+ * ```
+ */
+export class DlpackCapsule implements DlpackExporter, Disposable {
+  #owner: Owner | null;
+  readonly #name: ManagedName;
+  readonly #stream: number | bigint | null;
+
+  static {
+    takeOwner = (capsule) => capsule.#consume("import");
+    ownerOf = (capsule) => capsule.#unconsumed("keep a library open for");
+    streamIn = (capsule) => capsule.#stream;
+  }
+
+  /**
+   * Takes ownership of a managed tensor.
+   *
+   * @param pointer What the library returned: a pointer, or its address.
+   * @param name Which struct it is: `"dltensor"` for `DLManagedTensor`,
+   * `"dltensor_versioned"` for `DLManagedTensorVersioned`.
+   * @param options The `stream` on which the memory of a device is being
+   * written, numbered as in the array API: for CUDA 1 is the legacy default
+   * stream and 2 the per-thread one, for ROCm 0 the default one; above 2 it is
+   * a handle, for OpenCL that of the command queue; -1 says that nothing is to
+   * be waited for. Without it everything that the device was given is waited
+   * for, where the device can (CUDA and ROCm).
+   * @throws {TypeError} When the pointer is NULL or none, the name is
+   * neither, or the stream no integer from -1 on.
+   * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
+   */
+  constructor(
+    pointer: Deno.PointerValue | bigint,
+    name: "dltensor" | "dltensor_versioned",
+    options?: { stream?: number | bigint },
+  ) {
+    if (name !== "dltensor" && name !== "dltensor_versioned") {
+      throw new TypeError(
+        `Cannot wrap a struct named ${String(name)}: pass "dltensor" for a ` +
+          'DLManagedTensor*, "dltensor_versioned" for a ' +
+          "DLManagedTensorVersioned*",
+      );
+    }
+    this.#name = name;
+    this.#stream = options === undefined ? null : checkStream(options.stream);
+    this.#owner = new Owner(checkPointer(pointer), name);
+  }
+
+  /** The struct's name; `used_…` once somebody has consumed it, or it was disposed. */
+  get name():
+    | "dltensor"
+    | "dltensor_versioned"
+    | "used_dltensor"
+    | "used_dltensor_versioned" {
+    return this.#owner === null ? `used_${this.#name}` : this.#name;
+  }
+
+  /**
+   * The struct. It belongs to the capsule: to own it, call
+   * {@linkcode DlpackCapsule.take | take}.
+   *
+   * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
+   */
+  get pointer(): Deno.PointerObject {
+    return this.#unconsumed("read the pointer of").pointer;
+  }
+
+  /**
+   * Hands the struct to a native consumer, which must call its deleter. The
+   * capsule becomes used. If it came out of a library that {@linkcode dlopen}
+   * opened, that one stays open for good: the deleter is its code.
+   *
+   * @returns The struct.
+   * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
+   *
+   * @example Hand a tensor to a Worker
+   * ```ts
+   * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const t = fromDlpack(Tensor.from(new Float32Array([1, 2])));
+   * const capsule = t.release();
+   * const { name } = capsule;
+   * const address = Deno.UnsafePointer.value(capsule.take());
+   *
+   * // postMessage({ address, name }), and in the Worker:
+   * if (name !== "dltensor_versioned") throw new Error("Unexpected");
+   * using there = fromDlpack(new DlpackCapsule(address, name));
+   * assertEquals(there.toArray(), [1, 2]);
+   * ```
+   */
+  take(): Deno.PointerObject {
+    return this.#consume("take").moveAway();
+  }
+
+  /**
+   * The capsule itself: it can be consumed once, and neither copies nor moves
+   * anything. {@linkcode fromDlpack} does that.
+   *
+   * @param request Is checked by the consumer.
+   * @returns This capsule.
+   * @throws {BufferError} `"consumed"` when it was consumed before.
+   */
+  __dlpack__(_request?: DlpackRequest): DlpackCapsule {
+    this.#unconsumed("import");
+    return this;
+  }
+
+  /**
+   * Where the struct says that the memory is.
+   *
+   * @returns A `DLDeviceType` and an id.
+   * @throws {BufferError} `"consumed"` when it was consumed before,
+   * `"version"` when it is not the struct it was said to be, or of another
+   * major version.
+   */
+  __dlpack_device__(): readonly [type: number, id: number] {
+    const header = this.#unconsumed("read the device of").header();
+    if (this.#name === "dltensor_versioned" && header.major !== 1) {
+      throw new BufferError(
+        "version",
+        `Cannot read the device of a DLPack ${header.major}.${header.minor} ` +
+          "struct: this module knows major version 1",
+      );
+    }
+    return [header.deviceType, header.deviceId];
+  }
+
+  /** Runs the deleter, unless somebody consumed the struct. Idempotent. */
+  [Symbol.dispose](): void {
+    const owner = this.#owner;
+    this.#owner = null;
+    owner?.release();
+  }
+
+  #unconsumed(action: string): Owner {
+    if (this.#owner !== null) return this.#owner;
+    throw new BufferError(
+      "consumed",
+      `Cannot ${action} a capsule that was used before: a managed tensor has ` +
+        "one consumer; ask the producer for another",
+    );
+  }
+
+  #consume(action: string): Owner {
+    const owner = this.#unconsumed(action);
+    this.#owner = null;
+    return owner;
+  }
+}
+
+/** For other files of this module: takes the owner out of a capsule. */
+export function consume(capsule: DlpackCapsule): Owner {
+  return takeOwner(capsule);
+}
+
+/** For other files of this module: what is to be waited for. */
+export function streamOf(capsule: DlpackCapsule): number | bigint | null {
+  return streamIn(capsule);
+}
+
+/** For other files of this module: an owner's struct in a capsule again. */
+export function giveAway(owner: Owner): DlpackCapsule {
+  const { name, library } = owner;
+  const capsule = new DlpackCapsule(owner.moveAway(), name);
+  if (library !== null) {
+    keepOpen(capsule, library);
+    library.release(); // what the old owner left behind
+  }
+  return capsule;
+}
+
+/**
+ * For other files of this module: what the capsule's deleter does, if it is
+ * JavaScript of ours. It is called without the way through C, which takes 2 us.
+ */
+export function deleteHere(capsule: DlpackCapsule, deleter: () => void): void {
+  ownerOf(capsule).deleteHere(deleter);
+}
+
+/** For other files of this module: a library that the capsule's deleter is in. */
+export function keepOpen(capsule: DlpackCapsule, library: KeptOpen): void {
+  ownerOf(capsule).keepOpen(library);
+}
+
+function checkStream(
+  stream: number | bigint | undefined,
+): number | bigint | null {
+  if (stream === undefined) return null;
+  const isInteger = typeof stream === "bigint" || Number.isSafeInteger(stream);
+  if (isInteger && stream >= -1 && stream < 2n ** 64n) return stream;
+  throw new TypeError(
+    `The option "stream" must be an integer from -1 on, not ${String(stream)}`,
+  );
+}
+
+function checkPointer(
+  pointer: Deno.PointerValue | bigint,
+): Deno.PointerObject {
+  if (typeof pointer === "bigint") {
+    const made = pointerTo(pointer);
+    if (made !== null) return made;
+  } else if (
+    typeof pointer === "object" && pointer !== null &&
+    !(pointer instanceof Object)
+  ) {
+    return pointer;
+  }
+  if (pointer === null || pointer === 0n) {
+    throw new TypeError(
+      "Cannot wrap NULL: the library returned no tensor",
+    );
+  }
+  throw new TypeError(
+    `Cannot wrap ${
+      Object.prototype.toString.call(pointer)
+    }: pass the Deno.PointerObject, or the address as a bigint, of a managed ` +
+      "tensor",
+  );
+}

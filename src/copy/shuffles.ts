@@ -1,0 +1,257 @@
+/**
+ * Copies that shuffle short runs of bytes: the colours of pixels apart and
+ * together, some of them only, and backwards. WebAssembly moves 16 bytes at a
+ * time where a loop would move a byte.
+ *
+ * @module
+ */
+
+import { CHUNK_BYTES, type Stage, stage } from "../wasm/stage.ts";
+import { i8x16, load, v128, type Value } from "../wasm/assembler.ts";
+
+/** The bytes of a vector. */
+const VECTOR = 16;
+
+/** The longest pixel that is taken apart, in bytes. */
+export const MOST_PIXEL = 16;
+/** The longest pixel that is made, in bytes. */
+export const MOST_MADE = 64;
+/** The most planes that a pixel is made of. */
+export const MOST_PLANES = 4;
+
+/** A vector of bytes of others, by their numbers, counted through all of them. */
+function gather(vectors: readonly Value[], numbers: readonly number[]): Value {
+  const parts = vectors.flatMap((vector, v) => {
+    const places = numbers.map((n) => n - v * VECTOR);
+    const isIn = (place: number): boolean => place >= 0 && place < VECTOR;
+    if (!places.some(isIn)) return [];
+    const lanes = places.map((place) => isIn(place) ? place : 255);
+    return [i8x16.swizzle(vector, v128.const(lanes))];
+  });
+  return parts.reduce((a, b) => v128.or(a, b));
+}
+
+function vectorsOf(count: number, distance: number = VECTOR): Value[] {
+  return Array.from({ length: count }, (_, i) => load.v128(i * distance));
+}
+
+/** How far apart in a chunk so many planes are. */
+function planeBytes(planes: number): number {
+  return Math.floor(CHUNK_BYTES / planes / VECTOR) * VECTOR;
+}
+
+const stages = new Map<string, Stage>();
+
+function stageOf(name: string, make: () => Stage): Stage {
+  let known = stages.get(name);
+  if (known === undefined) stages.set(name, known = make());
+  return known;
+}
+
+function greatestDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestDivisor(b, a % b);
+}
+
+/** Takes pixels apart: each run of them goes to a plane. */
+function splitter(pixel: number, run: number, planes: number): Stage {
+  const vectors = vectorsOf(pixel / run);
+  const values = Array.from({ length: planes }, (_, plane) => {
+    const of = (byte: number): number =>
+      Math.floor(byte / run) * pixel + plane * run + byte % run;
+    return gather(vectors, Array.from({ length: VECTOR }, (_, i) => of(i)));
+  });
+  const bytes = vectors.length * VECTOR;
+  return stage({ bytes, values, apart: planeBytes(planes) });
+}
+
+/** Takes some bytes of each pixel, in the order given. */
+function picker(pixel: number, order: readonly number[]): Stage {
+  const { length } = order;
+  const unit = greatestDivisor(greatestDivisor(pixel, length), VECTOR);
+  const vectors = vectorsOf(pixel / unit);
+  const of = (byte: number): number =>
+    Math.floor(byte / length) * pixel + order[byte % length]!;
+  const values = Array.from({ length: length / unit }, (_, v) =>
+    gather(
+      vectors,
+      Array.from({ length: VECTOR }, (_, i) => of(v * VECTOR + i)),
+    ));
+  return stage({ bytes: vectors.length * VECTOR, values });
+}
+
+/** Puts pixels together: a run of each plane beside the others. */
+function joiner(run: number, planes: number): Stage {
+  const vectors = vectorsOf(planes, planeBytes(planes));
+  const values = vectors.map((_, v) =>
+    gather(
+      vectors,
+      Array.from({ length: VECTOR }, (_, i) => {
+        const part = Math.floor((v * VECTOR + i) / run);
+        const byte = Math.floor(part / planes) * run + i % run;
+        return part % planes * VECTOR + byte;
+      }),
+    )
+  );
+  return stage({ bytes: VECTOR, values });
+}
+
+/** Turns the order of runs around. */
+function reverser(run: number): Stage {
+  const numbers = Array.from(
+    { length: VECTOR },
+    (_, i) => VECTOR - run - i + 2 * (i % run),
+  );
+  return stage({ bytes: -VECTOR, values: [gather(vectorsOf(1), numbers)] });
+}
+
+/**
+ * Takes pixels apart.
+ *
+ * @param at Where the first run of the first pixel is.
+ * @param pixel From one pixel to the next: {@linkcode MOST_PIXEL} at most, and a
+ * multiple of a run.
+ * @param run The bytes of a run: 1, 2, 4 or 8.
+ * @param to Where the first plane is; pixels lie side by side in it.
+ * @param plane From one plane to the next.
+ * @param planes How many of the runs that lie side by side are taken.
+ * @param count How many pixels there are.
+ */
+export function splitPixels(
+  from: Uint8Array,
+  at: number,
+  pixel: number,
+  run: number,
+  into: Uint8Array,
+  to: number,
+  plane: number,
+  planes: number,
+  count: number,
+): void {
+  const { put, run: go, get } = stageOf(
+    `split ${pixel} ${run} ${planes}`,
+    () => splitter(pixel, run, planes),
+  );
+  const apart = planeBytes(planes);
+  const most = Math.floor(Math.min(CHUNK_BYTES / pixel, apart / run));
+  for (let done = 0; done < count; done += most) {
+    const some = Math.min(most, count - done);
+    const start = at + done * pixel;
+    // The memory may end behind the last run.
+    put(from.subarray(start, start + (some - 1) * pixel + planes * run));
+    go(Math.ceil(some * run / VECTOR));
+    for (let p = 0; p < planes; p++) {
+      into.set(get(some * run, p * apart), to + p * plane + done * run);
+    }
+  }
+}
+
+/**
+ * Copies some runs of each pixel, side by side.
+ *
+ * @param at Where the first run of the first pixel is.
+ * @param pixel From one pixel to the next: {@linkcode MOST_PIXEL} at most.
+ * @param run The bytes of a run.
+ * @param step From one run of a pixel to the next; negative is possible.
+ * @param runs How many of them there are.
+ * @param count How many pixels there are.
+ */
+export function pickRuns(
+  from: Uint8Array,
+  at: number,
+  pixel: number,
+  run: number,
+  step: number,
+  runs: number,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  const back = Math.min(0, (runs - 1) * step);
+  const { bytes: blockBytes, put, run: go, get } = stageOf(
+    `pick ${pixel} ${run} ${step} ${runs}`,
+    () => {
+      const order = Array.from(
+        { length: runs * run },
+        (_, byte) => Math.floor(byte / run) * step - back + byte % run,
+      );
+      return picker(pixel, order);
+    },
+  );
+  const bytes = runs * run;
+  const span = (runs - 1) * Math.abs(step) + run;
+  const most = Math.floor(CHUNK_BYTES / Math.max(pixel, bytes));
+  for (let done = 0; done < count; done += most) {
+    const some = Math.min(most, count - done);
+    const start = at + back + done * pixel;
+    // The memory may end behind the last run.
+    put(from.subarray(start, start + (some - 1) * pixel + span));
+    go(Math.ceil(some * pixel / blockBytes));
+    into.set(get(some * bytes), to + done * bytes);
+  }
+}
+
+/**
+ * Puts pixels together.
+ *
+ * @param at Where the first plane is; pixels lie side by side in it.
+ * @param plane From one plane to the next.
+ * @param run The bytes of a run: 1, 2, 4 or 8.
+ * @param to Where the first pixel is; all of them lie side by side.
+ * @param planes How many planes there are.
+ * @param count How many pixels there are.
+ */
+export function joinPixels(
+  from: Uint8Array,
+  at: number,
+  plane: number,
+  run: number,
+  into: Uint8Array,
+  to: number,
+  planes: number,
+  count: number,
+): void {
+  const { put, run: go, get } = stageOf(
+    `join ${run} ${planes}`,
+    () => joiner(run, planes),
+  );
+  const apart = planeBytes(planes);
+  const most = apart / run | 0;
+  for (let done = 0; done < count; done += most) {
+    const some = Math.min(most, count - done);
+    for (let p = 0; p < planes; p++) {
+      const start = at + p * plane + done * run;
+      put(from.subarray(start, start + some * run), p * apart);
+    }
+    go(Math.ceil(some * run / VECTOR));
+    into.set(get(some * run * planes), to + done * run * planes);
+  }
+}
+
+/**
+ * Copies runs backwards.
+ *
+ * @param at Where the last run is, which comes first.
+ * @param run The bytes of a run: 1, 2, 4 or 8.
+ * @param count How many there are.
+ */
+export function reverseRuns(
+  from: Uint8Array,
+  at: number,
+  run: number,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  const { put, run: go, get } = stageOf(
+    `reverse ${run}`,
+    () => reverser(run),
+  );
+  const most = CHUNK_BYTES / run;
+  for (let done = 0; done < count; done += most) {
+    const bytes = Math.min(most, count - done) * run;
+    const end = at + run - done * run;
+    put(from.subarray(end - bytes, end));
+    go(Math.ceil(bytes / VECTOR), bytes - VECTOR);
+    into.set(get(bytes), to + done * run);
+  }
+}

@@ -1,0 +1,148 @@
+/**
+ * Checks what a producer's struct says, before anything of it is believed.
+ *
+ * @module
+ */
+
+import { MAX_NDIM, VERSION } from "../../ffi/abi.ts";
+import { readData, readShape, readStrides } from "../../ffi/header.ts";
+import type { Owner } from "../../ffi/owner.ts";
+import { deviceName, isHost } from "../device.ts";
+import { dtypeByCode, type DTypeInfo } from "../dtype/table.ts";
+import { cStrides, type Layout } from "../layout.ts";
+import { entriesOf, packingOf } from "../dtype/packing.ts";
+import * as refusals from "./refusals.ts";
+
+/** What a struct says, checked. */
+export interface Struct {
+  /** The dtype. */
+  readonly info: DTypeInfo;
+  /** Whether elements of fewer than 8 bits share bytes. */
+  readonly isPacked: boolean;
+  /** Which elements, counted from the lowest; lanes are the last axis. */
+  readonly layout: Layout;
+  /** `DLDevice.device_type`. */
+  readonly deviceType: number;
+  /** `DLDevice.device_id`. */
+  readonly deviceId: number;
+  /** Whether the memory must not be written. */
+  readonly readOnly: boolean;
+  /** Whether the producer made a copy for this consumer alone. */
+  readonly isCopied: boolean;
+  /** `DLTensor.data`: of a device's memory exactly, 0 for the host's. */
+  readonly data: bigint;
+  /** Of the lowest element: an address of the host, else counted from `data`. */
+  readonly start: number;
+  /** Entries of the typed array from there to the highest element. */
+  readonly length: number;
+}
+
+/** The end of what a process can address, on any 64-bit system. */
+const ADDRESSES = 2 ** 48;
+
+/**
+ * Reads a struct and checks it. All in one function, as V8 does not join so many
+ * by itself, and every import comes through here.
+ *
+ * @throws {BufferError} What is wrong with it, as its code says.
+ */
+export function checkStruct(owner: Owner): Struct {
+  const header = owner.header();
+  const { ndim, lanes, bits, deviceType } = header;
+  if (owner.name === "dltensor_versioned" && header.major !== VERSION[0]) {
+    throw refusals.otherVersion(header);
+  }
+  // Lanes become one axis more.
+  if (ndim < 0 || (lanes > 1 ? ndim + 1 : ndim) > MAX_NDIM) {
+    throw refusals.tooManyAxes(header);
+  }
+  if (deviceName(deviceType) === undefined) {
+    throw refusals.unknownDevice(header);
+  }
+  if (lanes === 0) throw refusals.noLanes(header);
+  const info = dtypeByCode(header.code, bits);
+  if (info === undefined) throw refusals.unknownDType(header);
+  const isPacked = bits < 8 && !header.isPadded;
+  if (lanes > 1 && isPacked && bits * lanes % 8 !== 0) {
+    throw refusals.brokenLanes(header);
+  }
+
+  if (ndim > 0 && !header.hasShape) throw refusals.noShape(header);
+  const shape = readShape(ndim);
+  let size = lanes;
+  let isEmpty = false;
+  for (let axis = 0; axis < ndim; axis++) {
+    const length = shape[axis]!;
+    if (length < 0) throw refusals.negativeLength(shape);
+    // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
+    if (length === 0) isEmpty = true;
+    else size *= length;
+  }
+  // No element is smaller than a bit, and bytes must be safe integers, too.
+  if (size * Math.max(bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
+    throw refusals.tooLarge(shape);
+  }
+  if (lanes > 1) shape.push(lanes);
+
+  const strides = header.hasStrides ? readStrides(ndim) : cStrides(shape);
+  if (header.hasStrides && lanes > 1) {
+    for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
+    strides.push(1);
+  }
+  // How far the elements reach to both sides of the one at [0, …, 0].
+  let lowest = 0;
+  let highest = 0;
+  for (let axis = 0; axis < shape.length; axis++) {
+    const length = shape[axis]!;
+    if (!Number.isSafeInteger(strides[axis])) {
+      if (!isEmpty && length !== 1) throw refusals.tooFar(strides);
+      // It carries no meaning.
+      strides[axis] = cStrides(shape)[axis]!;
+    }
+    const reach = (length - 1) * strides[axis]!;
+    if (reach < 0) lowest += reach;
+    else highest += reach;
+  }
+
+  let start = 0;
+  let length = 0;
+  let offset = 0;
+  if (!isEmpty) {
+    const { data } = header;
+    if (data === 0) throw refusals.noData(shape);
+    let first = lowest;
+    let itemsize = Math.max(bits / 8, 1);
+    if (isPacked) {
+      // Back to an element that starts on a byte.
+      const { group } = packingOf(info, isPacked);
+      first -= (lowest % group + group) % group;
+      itemsize = bits / 8;
+    }
+    length = entriesOf(info, isPacked, highest - first + 1);
+    offset = 0 - first;
+    const from = header.byteOffset + first * itemsize;
+    // A device's data may be a handle, to which nothing can be added.
+    const isAddress = isHost(deviceType);
+    start = isAddress ? data + from : from;
+    const end = start + length * info.array.BYTES_PER_ELEMENT;
+    // What was rounded on the way is far beyond the end.
+    if (
+      !(end <= ADDRESSES && lowest >= -ADDRESSES &&
+        start > (isAddress ? 0 : -ADDRESSES))
+    ) {
+      throw refusals.outOfMemory(header, shape, strides);
+    }
+  }
+  return {
+    info,
+    isPacked,
+    layout: { shape, strides, offset },
+    deviceType,
+    deviceId: header.deviceId,
+    readOnly: header.readOnly,
+    isCopied: header.isCopied,
+    data: isHost(deviceType) ? 0n : readData(),
+    start,
+    length,
+  };
+}

@@ -1,0 +1,185 @@
+/**
+ * Why a managed tensor cannot be imported: one function for each message.
+ *
+ * @module
+ */
+
+import { MAX_NDIM, VERSION } from "../../ffi/abi.ts";
+import type { Header } from "../../ffi/header.ts";
+import { type DeviceName, deviceName } from "../device.ts";
+import { describeDataType } from "../dtype/table.ts";
+import { BufferError } from "../errors.ts";
+import { describeShape } from "../layout.ts";
+import type { Struct } from "./check.ts";
+
+/** It is of another major version. */
+export function otherVersion({ major, minor }: Header): BufferError {
+  return new BufferError(
+    "version",
+    `Cannot import a DLPack ${major}.${minor} tensor: this module reads major ` +
+      `version ${VERSION[0]}; ask the library for that, or for the legacy ` +
+      "DLManagedTensor",
+  );
+}
+
+/** Its number of axes makes no sense. */
+export function tooManyAxes({ ndim, lanes }: Header): BufferError {
+  const extra = lanes > 1 ? ` and one of ${lanes} lanes` : "";
+  return new BufferError(
+    "shape",
+    `Cannot import a tensor with ${ndim} axes${extra}: 0 to ${MAX_NDIM} are ` +
+      "possible",
+  );
+}
+
+/** Its device is none of DLPack's. */
+export function unknownDevice({ deviceType }: Header): BufferError {
+  return new BufferError(
+    "device",
+    `Cannot import a tensor on device type ${deviceType}: DLPack has no such ` +
+      "device",
+  );
+}
+
+/** Its elements have no lanes. */
+export function noLanes(header: Header): BufferError {
+  return new BufferError(
+    "dtype",
+    `Cannot import elements of ${dataType(header)}: there must be at least 1 ` +
+      "lane",
+  );
+}
+
+/** Its dtype is none of this module's. */
+export function unknownDType(header: Header): BufferError {
+  return new BufferError(
+    "dtype",
+    `Cannot import elements of ${dataType(header)}: no dtype of this module; ` +
+      "have the library convert them first",
+  );
+}
+
+/** Its packed lanes are no whole number of bytes. */
+export function brokenLanes(header: Header): BufferError {
+  return new BufferError(
+    "dtype",
+    `Cannot import elements of ${dataType(header)}: ` +
+      `${header.bits * header.lanes} bits do not end on a byte`,
+  );
+}
+
+/** Its shape is NULL. */
+export function noShape({ ndim }: Header): BufferError {
+  return new BufferError(
+    "shape",
+    `Cannot import a tensor with ${ndim} axes: its shape is NULL`,
+  );
+}
+
+/** A length is negative. */
+export function negativeLength(shape: readonly number[]): BufferError {
+  return new BufferError(
+    "shape",
+    `Cannot import a tensor of shape ${describeShape(shape)}: lengths cannot ` +
+      "be negative",
+  );
+}
+
+/** Its size overflows. */
+export function tooLarge(shape: readonly number[]): BufferError {
+  return new BufferError(
+    "shape",
+    `Cannot import a tensor of shape ${
+      describeShape(shape)
+    }: the size of its ` +
+      "elements overflows",
+  );
+}
+
+/** A stride overflows. */
+export function tooFar(strides: readonly number[]): BufferError {
+  return new BufferError(
+    "shape",
+    `Cannot import a tensor with strides ${describeShape(strides)}: they ` +
+      "overflow",
+  );
+}
+
+/** Its data is NULL although there are elements. */
+export function noData(shape: readonly number[]): BufferError {
+  return new BufferError(
+    "data",
+    `Cannot import a tensor of shape ${describeShape(shape)}: its data is NULL`,
+  );
+}
+
+/** Its elements lie where no memory can be. */
+export function outOfMemory(
+  { data, byteOffset }: Header,
+  shape: readonly number[],
+  strides: readonly number[],
+): BufferError {
+  return new BufferError(
+    "shape",
+    `Cannot import a tensor of shape ${describeShape(shape)} with strides ` +
+      `${describeShape(strides)} at address ${data} + ${byteOffset}: it ` +
+      "reaches beyond the address space",
+  );
+}
+
+/** The exporter copied although it was asked not to. */
+export function wasCopied(): BufferError {
+  return new BufferError(
+    "copy",
+    "Cannot import without a copy: the exporter made one although it was " +
+      "asked for none",
+  );
+}
+
+/** The memory is a device's, and was not to be copied. */
+export function onDevice(struct: Struct): BufferError {
+  return new BufferError(
+    "device",
+    `Cannot view a tensor on ${placeOf(struct)} from JavaScript: pass ` +
+      '{ device: "cpu" } to copy it to the host',
+  );
+}
+
+/** The memory is a device's, and must not be copied. */
+export function needsCopy(struct: Struct): BufferError {
+  return new BufferError(
+    "copy",
+    `Cannot import a tensor on ${placeOf(struct)} without a copy: it is not ` +
+      "in the host's memory; allow the copy",
+  );
+}
+
+/** Why memory of some devices takes more to reach than DLPack tells. */
+const needs: Partial<Record<DeviceName, string>> = {
+  vulkan: "its VkDevice and a queue to copy on, which data does not lead to",
+  webgpu: "the table of GPUBuffers of the runtime that made it",
+  hexagon: "the RPC session to the DSP whose memory it is",
+  oneapi: "the SYCL context that it was allocated in",
+  tpu: "the PJRT client that made it",
+  trn: "the Neuron runtime that made it",
+};
+
+/** The memory is of a device that no runtime reaches. */
+export function noRuntime(struct: Struct): BufferError {
+  const type = deviceName(struct.deviceType)!;
+  const need = needs[type] ?? "the library of its maker";
+  return new BufferError(
+    "device",
+    `Cannot copy a tensor on ${placeOf(struct)} to the host: that takes ` +
+      `${need}; have the library that made it copy it, or teach this module ` +
+      `with registerDevice(DeviceType.${type}, runtime)`,
+  );
+}
+
+function placeOf({ deviceType, deviceId }: Struct): string {
+  return `${deviceName(deviceType)}:${deviceId}`;
+}
+
+function dataType({ code, bits, lanes }: Header): string {
+  return describeDataType(code, bits, lanes);
+}

@@ -1,0 +1,237 @@
+import { addressOfArray, peek } from "../../ffi/memory.ts";
+import type { Owner } from "../../ffi/owner.ts";
+import { giveBack } from "../copy/memory.ts";
+import type {
+  DTypeInfo,
+  TypedArray,
+  TypedArrayConstructor,
+} from "../dtype/table.ts";
+import type { ElementAccess } from "../dtype/element.ts";
+import { BufferError } from "../errors.ts";
+import { entriesOf } from "../dtype/packing.ts";
+import type { Struct } from "../struct/check.ts";
+
+/** The memory behind a tensor and every view of it: one dtype, one `data`. */
+export interface Storage {
+  /** The dtype. */
+  readonly info: DTypeInfo;
+  /** Whether elements of fewer than 8 bits share bytes. */
+  readonly isPacked: boolean;
+  /** Whether the producer forbids writing. */
+  readonly readOnly: boolean;
+  /** `DLDevice.device_type`. */
+  readonly deviceType: number;
+  /** `DLDevice.device_id`. */
+  readonly deviceId: number;
+  /** Who gives the memory back; `null` for JavaScript's own. */
+  readonly owner: Owner | null;
+  /**
+   * From the lowest to the highest element.
+   *
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  readonly data: TypedArray;
+  /**
+   * Reads one element, which for a few of them does not take `data`.
+   *
+   * @param index The element of `data`.
+   * @param elements How to read it.
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  read(index: number, elements: ElementAccess): unknown;
+  /** Whether the memory is gone. */
+  readonly isReleased: boolean;
+  /**
+   * For what needs the memory to be there, but not yet.
+   *
+   * @throws {BufferError} `"released"` when it is gone.
+   */
+  check(): void;
+  /**
+   * Where a byte of `data` is.
+   *
+   * @throws {BufferError} `"data"` when it may move.
+   */
+  addressAt(byteOffset: number): bigint;
+  /** Gives the memory back: idempotent. */
+  release(): void;
+}
+
+/** Memory of JavaScript. */
+export class ArrayStorage implements Storage {
+  readonly owner = null;
+  readonly deviceType = 1;
+  readonly deviceId = 0;
+  #data: TypedArray | null;
+  readonly #length: number;
+  readonly #isCopy: boolean;
+  #address: bigint | null = null;
+
+  /** @param isCopy Whether `data` was allocated for this storage alone. */
+  constructor(
+    readonly info: DTypeInfo,
+    readonly isPacked: boolean,
+    readonly readOnly: boolean,
+    data: TypedArray,
+    isCopy: boolean,
+  ) {
+    this.#data = data;
+    this.#length = data.length;
+    this.#isCopy = isCopy;
+  }
+
+  get data(): TypedArray {
+    this.check();
+    return this.#data!;
+  }
+
+  read(index: number, elements: ElementAccess): unknown {
+    return elements.get(this.data, index);
+  }
+
+  addressAt(byteOffset: number): bigint {
+    const { buffer } = this.data;
+    if (buffer instanceof ArrayBuffer && buffer.resizable) {
+      throw new BufferError(
+        "data",
+        "Cannot export a resizable ArrayBuffer, which can take the memory " +
+          "away from its consumer: ask for a copy",
+      );
+    }
+    // It stays where it is for as long as `data` is there.
+    this.#address ??= addressOfArray(this.data);
+    return this.#address + BigInt(byteOffset);
+  }
+
+  check(): void {
+    if (this.#data === null) throw released();
+    if (this.#data.length !== this.#length) throw transferred();
+  }
+
+  get isReleased(): boolean {
+    return this.#data === null || this.#data.length !== this.#length;
+  }
+
+  release(): void {
+    if (this.#isCopy && !this.isReleased) giveBack(this.#data!);
+    this.#data = null;
+  }
+}
+
+/** So many elements are read one by one before it is worth to make `data`. */
+const FEW = 8;
+/** What they are read by, for each class of typed array. */
+const peeked = new Map<TypedArrayConstructor, TypedArray>();
+
+/** Memory of a native library. */
+export class NativeStorage implements Storage {
+  readonly #struct: Struct;
+  /** Made when it is first asked for. */
+  #data: TypedArray | null = null;
+  #peeks = 0;
+
+  /**
+   * @param struct What is known of the memory, which the host can read.
+   * @param owner Who gives it back.
+   */
+  constructor(struct: Struct, readonly owner: Owner) {
+    this.#struct = struct;
+  }
+
+  get info(): DTypeInfo {
+    return this.#struct.info;
+  }
+
+  get isPacked(): boolean {
+    return this.#struct.isPacked;
+  }
+
+  get readOnly(): boolean {
+    return this.#struct.readOnly;
+  }
+
+  get deviceType(): number {
+    return this.#struct.deviceType;
+  }
+
+  get deviceId(): number {
+    return this.#struct.deviceId;
+  }
+
+  get data(): TypedArray {
+    const data = this.#data;
+    // Whatever releases the memory detaches the array: its length is 0 then.
+    if (
+      data !== null && data.length === this.#struct.length &&
+      (data.length !== 0 || this.owner.active)
+    ) return data;
+    return this.#makeData();
+  }
+
+  check(): void {
+    if (!this.owner.active) throw released();
+    if (this.owner.transferred) throw transferred();
+  }
+
+  #makeData(): TypedArray {
+    this.check();
+    const { info, start, length } = this.#struct;
+    const bytes = length * info.array.BYTES_PER_ELEMENT;
+    this.#data = length === 0
+      ? new info.array(0)
+      : new info.array(this.owner.buffer(start, bytes));
+    return this.#data;
+  }
+
+  read(index: number, elements: ElementAccess): unknown {
+    // A packed element may lie in two bytes.
+    if (this.#data === null && this.#peeks < FEW && !this.isPacked) {
+      return elements.get(this.#peek(index), 0);
+    }
+    return elements.get(this.data, index);
+  }
+
+  /** A copy of one element, at the start of a typed array that is used again. */
+  #peek(index: number): TypedArray {
+    this.check();
+    this.#peeks++;
+    const { info, start } = this.#struct;
+    const bytes = entriesOf(info, false, 1) * info.array.BYTES_PER_ELEMENT;
+    const buffer = peek(start + index * bytes, bytes);
+    let array = peeked.get(info.array);
+    if (array === undefined) {
+      peeked.set(info.array, array = new info.array(buffer));
+    }
+    return array;
+  }
+
+  addressAt(byteOffset: number): bigint {
+    return BigInt(this.#struct.start + byteOffset);
+  }
+
+  get isReleased(): boolean {
+    return !this.owner.active || this.owner.transferred;
+  }
+
+  release(): void {
+    this.owner.release();
+    this.#data = null;
+  }
+}
+
+function released(): BufferError {
+  return new BufferError(
+    "released",
+    "Cannot use a tensor whose memory was given back: it was disposed or " +
+      "released; call copy() before to keep the values",
+  );
+}
+
+function transferred(): BufferError {
+  return new BufferError(
+    "released",
+    "Cannot use a tensor whose ArrayBuffer was transferred or resized: the " +
+      "memory is elsewhere now; to hand a tensor to a Worker, send the address " +
+      "of release().take()",
+  );
+}
