@@ -25,11 +25,6 @@
  * @module
  */
 
-export {
-  DlpackCapsule,
-  type DlpackExporter,
-  type DlpackRequest,
-} from "./src/capsule.ts";
 export { registerDevice } from "./ffi/devices/registry.ts";
 export type {
   DeviceMemory,
@@ -37,23 +32,12 @@ export type {
   DeviceRows,
   DeviceRuntime,
 } from "./ffi/devices/runtime.ts";
-export { dlopen } from "./src/library/dlopen.ts";
-export type {
-  ManagedTensorType,
-  OutTensorType,
-  TensorArgument,
-  TensorArguments,
-  TensorFunction,
-  TensorLibrary,
-  TensorLibraryInterface,
-  TensorParameterType,
-  TensorResult,
-  TensorResultType,
-  TensorSymbol,
-  TensorSymbols,
-} from "./src/library/types.ts";
-export { OutCapsule } from "./src/library/out_capsule.ts";
 export { liveTensors } from "./ffi/owner.ts";
+export {
+  DlpackCapsule,
+  type DlpackExporter,
+  type DlpackRequest,
+} from "./src/capsule.ts";
 export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
 export type {
   Complex,
@@ -71,4 +55,20 @@ export {
   type FromDlpackAsyncOptions,
   type FromDlpackOptions,
 } from "./src/from_dlpack.ts";
+export { dlopen } from "./src/library/dlopen.ts";
+export { OutCapsule } from "./src/library/out_capsule.ts";
+export type {
+  ManagedTensorType,
+  OutTensorType,
+  TensorArgument,
+  TensorArguments,
+  TensorFunction,
+  TensorLibrary,
+  TensorLibraryInterface,
+  TensorParameterType,
+  TensorResult,
+  TensorResultType,
+  TensorSymbol,
+  TensorSymbols,
+} from "./src/library/types.ts";
 export { type Range, Tensor, type TensorOptions } from "./src/tensor/class.ts";

@@ -4,10 +4,8 @@
  * @module
  */
 
-import { pin } from "../src/copy/memory.ts";
 import { BufferError } from "../src/errors.ts";
 import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
-import { deleteHere, DlpackCapsule } from "../src/capsule.ts";
 import { hasPermission, libc } from "./libc.ts";
 import {
   addressOf,
@@ -60,13 +58,15 @@ let lastId = 0;
  * the deleter; a call from another thread waits for this thread's event loop.
  *
  * @param data The address of element [0, …, 0].
- * @param kept What gives the memory back, or is the memory.
+ * @param kept What gives the memory back, or is the memory: it must stay where
+ * it is.
+ * @returns The owner of the struct.
  */
 export function exportShared(
   spec: ExportSpec,
   data: bigint,
   kept: Owner | ArrayBufferView | null,
-): DlpackCapsule {
+): Owner {
   const id = ++lastId;
   const length = structBytes(spec);
   const block = libc()?.malloc(BigInt(length)) ?? 0n;
@@ -75,11 +75,10 @@ export function exportShared(
   const deleter = deleterOf(spec.versioned).address;
   writeStruct(spec, address, data, BigInt(id), deleter);
   if (kept instanceof Owner) kept.hold();
-  else if (kept !== null) pin(kept);
   exported.set(id, { struct, kept });
-  const capsule = capsuleAt(address, spec);
-  deleteHere(capsule, () => endExport(id));
-  return capsule;
+  const owner = ownerAt(address, spec);
+  owner.deleteHere(() => endExport(id));
+  return owner;
 }
 
 /** The consumer is done. Never throws. */
@@ -132,7 +131,8 @@ export class Loan {
  * Writes a `DLTensor` that can be lent to native functions.
  *
  * @param data The address of element [0, …, 0].
- * @param kept What gives the memory back, or is the memory.
+ * @param kept What gives the memory back, or is the memory: it must stay where
+ * it is.
  */
 export function lend(
   spec: TensorSpec,
@@ -141,7 +141,6 @@ export function lend(
 ): Loan {
   const struct = new Uint8Array(TENSOR.size + axesBytes(spec));
   const address = addressOfArray(struct);
-  if (kept !== null && !(kept instanceof Owner)) pin(kept);
   writeTensor(new DataView(struct.buffer), 0, TENSOR.size, spec, address, data);
   return new Loan(address, struct, kept);
 }
@@ -154,14 +153,15 @@ const ALIGNMENT = 64n;
  * deleter frees from any thread, JavaScript not involved.
  *
  * @param data The elements in C order.
+ * @returns The owner of the struct, or `null` where there is no C library.
  * @throws {BufferError} `"copy"` when there is no memory for it.
  */
 export function exportCopy(
   spec: ExportSpec,
   data: Uint8Array<ArrayBuffer>,
-): DlpackCapsule {
+): Owner | null {
   const c = libc();
-  if (c === null) return exportShared(spec, addressOfArray(data), data);
+  if (c === null) return null;
   const length = structBytes(spec);
   const bytes = BigInt(length + data.length) + ALIGNMENT;
   const address = c.malloc(bytes);
@@ -179,16 +179,14 @@ export function exportCopy(
   freeAddress ??= addressOf(c.freePointer as Deno.PointerObject);
   writeStruct(spec, address, dataAddress, 0n, freeAddress);
   if (data.length > 0) writeAddress(dataAddress, data, data.length);
-  return capsuleAt(address, spec);
+  return ownerAt(address, spec);
 }
 
 let freeAddress: bigint | undefined;
 
-function capsuleAt(address: bigint, spec: ExportSpec): DlpackCapsule {
-  return new DlpackCapsule(
-    pointerTo(address)!,
-    spec.versioned ? "dltensor_versioned" : "dltensor",
-  );
+function ownerAt(address: bigint, { versioned }: ExportSpec): Owner {
+  const name = versioned ? "dltensor_versioned" : "dltensor";
+  return new Owner(pointerTo(address)!, name);
 }
 
 /** The bytes of a struct with its shape and strides behind it. */

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSIONED } from "./abi.ts";
 import { deviceName } from "../src/device.ts";
+import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSIONED } from "./abi.ts";
 import { Scratch } from "./memory.ts";
 
 /** The two structs of `dlpack.h`, by the name of their Python capsules. */

@@ -111,6 +111,16 @@ export function addressOf(pointer: Deno.PointerObject): bigint {
   return Deno.UnsafePointer.value(pointer);
 }
 
+/** Whether a value is one of Deno's pointers. */
+export function isPointer(value: unknown): value is Deno.PointerObject {
+  try {
+    Deno.UnsafePointer.value(value as Deno.PointerObject);
+    return value !== null;
+  } catch {
+    return false;
+  }
+}
+
 /** An address as a pointer: `null` for 0. */
 export function pointerTo(address: bigint): Deno.PointerObject | null {
   requirePermission();

@@ -1,7 +1,7 @@
-import { BufferError } from "./errors.ts";
 import type { ManagedName } from "../ffi/header.ts";
-import { type KeptOpen, Owner } from "../ffi/owner.ts";
 import { pointerTo } from "../ffi/memory.ts";
+import { Owner } from "../ffi/owner.ts";
+import { BufferError } from "./errors.ts";
 
 /**
  * What a consumer asks of an exporter: the keyword arguments of the array
@@ -27,7 +27,6 @@ export interface DlpackExporter {
 }
 
 let takeOwner: (capsule: DlpackCapsule) => Owner;
-let ownerOf: (capsule: DlpackCapsule) => Owner;
 let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
 
 /**
@@ -61,7 +60,6 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
 
   static {
     takeOwner = (capsule) => capsule.#consume("import");
-    ownerOf = (capsule) => capsule.#unconsumed("keep a library open for");
     streamIn = (capsule) => capsule.#stream;
   }
 
@@ -95,7 +93,9 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     }
     this.#name = name;
     this.#stream = options === undefined ? null : checkStream(options.stream);
-    this.#owner = new Owner(checkPointer(pointer), name);
+    this.#owner = (pointer as unknown) instanceof Owner
+      ? pointer as unknown as Owner // of capsuleOf()
+      : new Owner(checkPointer(pointer), name);
   }
 
   /** The struct's name; `used_…` once somebody has consumed it, or it was disposed. */
@@ -201,6 +201,11 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   }
 }
 
+/** For other files of this module: an owner's struct in a capsule. */
+export function capsuleOf(owner: Owner): DlpackCapsule {
+  return new DlpackCapsule(owner as never, owner.name);
+}
+
 /** For other files of this module: takes the owner out of a capsule. */
 export function consume(capsule: DlpackCapsule): Owner {
   return takeOwner(capsule);
@@ -214,25 +219,12 @@ export function streamOf(capsule: DlpackCapsule): number | bigint | null {
 /** For other files of this module: an owner's struct in a capsule again. */
 export function giveAway(owner: Owner): DlpackCapsule {
   const { name, library } = owner;
-  const capsule = new DlpackCapsule(owner.moveAway(), name);
+  const moved = new Owner(owner.moveAway(), name);
   if (library !== null) {
-    keepOpen(capsule, library);
+    moved.keepOpen(library);
     library.release(); // what the old owner left behind
   }
-  return capsule;
-}
-
-/**
- * For other files of this module: what the capsule's deleter does, if it is
- * JavaScript of ours. It is called without the way through C, which takes 2 us.
- */
-export function deleteHere(capsule: DlpackCapsule, deleter: () => void): void {
-  ownerOf(capsule).deleteHere(deleter);
-}
-
-/** For other files of this module: a library that the capsule's deleter is in. */
-export function keepOpen(capsule: DlpackCapsule, library: KeptOpen): void {
-  ownerOf(capsule).keepOpen(library);
+  return capsuleOf(moved);
 }
 
 function checkStream(

@@ -1,23 +1,24 @@
+import { VERSION } from "../ffi/abi.ts";
+import { runtimeOf } from "../ffi/devices/registry.ts";
+import type { DeviceMemory } from "../ffi/devices/runtime.ts";
+import type { Owner } from "../ffi/owner.ts";
 import {
   consume,
   DlpackCapsule,
   type DlpackExporter,
   streamOf,
 } from "./capsule.ts";
-import { VERSION } from "../ffi/abi.ts";
-import { runtimeOf } from "../ffi/devices/registry.ts";
-import type { DeviceMemory } from "../ffi/devices/runtime.ts";
-import type { Owner } from "../ffi/owner.ts";
 import { allocate } from "./copy/memory.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
+import { bytesOf, packingOf } from "./dtype/packing.ts";
 import type { TypedArray } from "./dtype/table.ts";
 import { sizeOf } from "./layout.ts";
-import { bytesOf, packingOf } from "./dtype/packing.ts";
+import { checkStruct } from "./struct/check.ts";
 import * as refusals from "./struct/refusals.ts";
-import { runSteps, runStepsAsync, type Steps } from "./transfer/steps.ts";
-import { NativeStorage } from "./tensor/storage.ts";
-import { checkStruct, type Struct } from "./struct/check.ts";
+import type { Struct } from "./struct/types.ts";
 import { makeCopy, makeTensor, type Tensor } from "./tensor/class.ts";
+import { NativeStorage } from "./tensor/storage.ts";
+import { runSteps, runStepsAsync, type Steps } from "./transfer/steps.ts";
 import { copyFromDevice, putInOrder, synchronize } from "./transfer/to_host.ts";
 
 /** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */

@@ -88,6 +88,28 @@ export function extentOf(
   return { lowest, highest };
 }
 
+/** Visits the index of every element of a layout, in C order. */
+export function walk(layout: Layout, visit: (at: number) => void): void {
+  if (sizeOf(layout.shape) === 0) return;
+  // An axis of length 1 is not gone along, and its stride may be anything.
+  const axes = [...layout.shape.keys()].filter((i) => layout.shape[i] !== 1);
+  const shape = axes.map((axis) => layout.shape[axis]!);
+  const strides = axes.map((axis) => layout.strides[axis]!);
+  const counter = new Array<number>(axes.length).fill(0);
+  let at = layout.offset;
+  while (true) {
+    visit(at);
+    let axis = axes.length - 1;
+    for (; axis >= 0; axis--) {
+      at += strides[axis]!;
+      if (++counter[axis]! < shape[axis]!) break;
+      at -= shape[axis]! * strides[axis]!;
+      counter[axis] = 0;
+    }
+    if (axis < 0) return;
+  }
+}
+
 /** A shape as messages and `console.log` show it: `[2, 3]`. */
 export function describeShape(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;

@@ -1,7 +1,7 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import { DlpackCapsule, fromDlpack, liveTensors } from "@dlpack/deno";
-import { counts, fixture, make } from "./native/fixture.ts";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { assertBufferError, capsule, deletions, floats } from "./helpers.ts";
+import { counts, fixture, make } from "./native/fixture.ts";
 
 Deno.test("DlpackCapsule takes a pointer or its address", () => {
   assertEquals(

@@ -1,6 +1,5 @@
 // astype against a naive model, against examples, and against NumPy.
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   BufferError,
   type Complex,
@@ -8,7 +7,7 @@ import {
   Tensor,
   type TypedArray,
 } from "@dlpack/deno";
-import { dtypeByName, type DTypeInfo, dtypeNames } from "../src/dtype/table.ts";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   decodeBfloat16,
   decodeSmallFloat,
@@ -16,6 +15,7 @@ import {
   encodeSmallFloat,
   type SmallFloat,
 } from "../src/dtype/small_float.ts";
+import { dtypeByName, type DTypeInfo, dtypeNames } from "../src/dtype/table.ts";
 
 type Element = number | bigint | boolean | Complex;
 

@@ -1,7 +1,7 @@
 // The memory of copies: given back at dispose, and used again.
 
-import { assert, assertEquals } from "@std/assert";
 import { type DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import { markAsUntransferable } from "node:worker_threads";
 import {
   assertBufferError,

@@ -8,14 +8,10 @@ import {
   Tensor,
   type TypedArray,
 } from "../mod.ts";
-import {
-  copyBytes,
-  copyElements,
-  type CopyPlan,
-  planCopy,
-  walk,
-} from "../src/copy/elements.ts";
+import { copyBytes, copyElements } from "../src/copy/elements.ts";
 import { type Axis, CACHED_ALL } from "../src/copy/kernels.ts";
+import { type CopyPlan, planCopy } from "../src/copy/plan.ts";
+import { entriesOf } from "../src/dtype/packing.ts";
 import { dtypeByName, type DTypeInfo } from "../src/dtype/table.ts";
 import {
   cStrides,
@@ -24,8 +20,8 @@ import {
   type Range,
   sliceLayout,
   transposeLayout,
+  walk,
 } from "../src/layout.ts";
-import { entriesOf } from "../src/dtype/packing.ts";
 import { Random } from "./random.ts";
 
 /** The index of every element, in C order: each axis refines the one before. */

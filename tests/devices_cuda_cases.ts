@@ -2,7 +2,6 @@
 // memory the host cannot read, and whose calls fail on demand. What a GPU does
 // beyond that is not tested.
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   BufferError,
   DeviceType,
@@ -12,6 +11,7 @@ import {
   type FromDlpackAsyncOptions,
   type Tensor,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   assertBufferError,
   bytesOf,

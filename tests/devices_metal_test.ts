@@ -1,8 +1,8 @@
 // Metal's buffers by a stand-in for the Objective-C runtime (native/objc.c).
 // Metal itself is not tested.
 
-import { assertEquals } from "@std/assert";
 import { DeviceType, type Tensor } from "@dlpack/deno";
+import { assertEquals } from "@std/assert";
 import {
   assertBufferError,
   bytesOf,

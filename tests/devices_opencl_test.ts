@@ -1,7 +1,6 @@
 // Tensors in OpenCL buffers, for real: PoCL's buffers are handles that the host
 // cannot read through, although its device is the CPU.
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   DeviceType,
   DlpackCapsule,
@@ -10,6 +9,7 @@ import {
   fromDlpackAsync,
   type Tensor,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { runtimeOf } from "../ffi/devices/registry.ts";
 import { usePortablePath } from "../ffi/libc.ts";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";

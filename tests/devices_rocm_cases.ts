@@ -2,7 +2,6 @@
 // device memory the host cannot read, and whose calls fail on demand. What a GPU
 // does beyond that is not tested.
 
-import { assert, assertEquals } from "@std/assert";
 import {
   BufferError,
   DeviceType,
@@ -10,6 +9,7 @@ import {
   fromDlpackAsync,
   type Tensor,
 } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import { assertBufferError, bytesOf, capsule, floats } from "./helpers.ts";
 import { compile } from "./native/cc.ts";
 import { cString, stand } from "./native/cuda_driver.ts";

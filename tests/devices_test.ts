@@ -1,6 +1,5 @@
 /** How fromDlpack() and the runtimes of devices meet. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   BufferError,
   type DeviceMemory,
@@ -12,6 +11,7 @@ import {
   fromDlpack,
   registerDevice,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { runtimeOf } from "../ffi/devices/registry.ts";
 import {
   assertBufferError,

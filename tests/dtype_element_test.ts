@@ -1,7 +1,6 @@
 // Elements of every dtype, in JavaScript's memory and in that of the C fixture,
 // where a read outside of the tensor ends the process.
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   DlpackCapsule,
   type DType,
@@ -9,8 +8,9 @@ import {
   Tensor,
   type TypedArray,
 } from "@dlpack/deno";
-import { type FixtureSpec, make } from "./native/fixture.ts";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { bytesOf } from "./helpers.ts";
+import { type FixtureSpec, make } from "./native/fixture.ts";
 
 /** A tensor over a managed tensor of the fixture. */
 function load(spec: FixtureSpec): Tensor {

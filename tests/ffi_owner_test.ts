@@ -1,4 +1,3 @@
-import { assert, assertEquals } from "@std/assert";
 import {
   BufferError,
   type DlpackCapsule,
@@ -6,7 +5,7 @@ import {
   liveTensors,
   Tensor,
 } from "@dlpack/deno";
-import { counts, fixture } from "./native/fixture.ts";
+import { assert, assertEquals } from "@std/assert";
 import {
   assertBufferError,
   bytesOf,
@@ -17,6 +16,7 @@ import {
   importFixture,
   testBothPaths,
 } from "./helpers.ts";
+import { counts, fixture } from "./native/fixture.ts";
 
 /** Starts a count of deleter calls; each call of the result gives it. */
 function deleterCalls(): () => number {

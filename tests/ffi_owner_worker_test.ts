@@ -1,14 +1,14 @@
 /** Tensors that go to a Worker. */
 
-import { assertEquals } from "@std/assert";
 import { DlpackCapsule, fromDlpack, liveTensors } from "@dlpack/deno";
-import { counts } from "./native/fixture.ts";
+import { assertEquals } from "@std/assert";
 import {
   assertBufferError,
   floats,
   importFixture,
   runScript,
 } from "./helpers.ts";
+import { counts } from "./native/fixture.ts";
 
 const workerUrl = new URL("./ffi_owner_worker_child.ts", import.meta.url).href;
 

@@ -1,4 +1,3 @@
-import { assert, assertEquals } from "@std/assert";
 import {
   BufferError,
   DeviceType,
@@ -9,6 +8,7 @@ import {
   liveTensors,
   Tensor,
 } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import {
   assertBufferError,
   bytesOf,

@@ -3,7 +3,6 @@
  * Where NumPy's test is about an exporter, ours exports a tensor of our own.
  */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   BufferError,
   DlpackCapsule,
@@ -13,6 +12,8 @@ import {
   Tensor,
   type TypedArray,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { dtypeByName } from "../src/dtype/table.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -21,7 +22,6 @@ import {
   floats,
   importFixture,
 } from "./helpers.ts";
-import { dtypeByName } from "../src/dtype/table.ts";
 
 const arange = (n: number): Float64Array<ArrayBuffer> =>
   Float64Array.from({ length: n }, (_, i) => i);

@@ -3,7 +3,6 @@
  * numpy.from_dlpack and to fromDlpack, and what comes out is compared.
  */
 
-import { assert, assertEquals } from "@std/assert";
 import {
   BufferError,
   type BufferErrorCode,
@@ -11,8 +10,9 @@ import {
   fromDlpack,
   type Tensor,
 } from "@dlpack/deno";
-import { counts, fixture, make } from "./native/fixture.ts";
+import { assert, assertEquals } from "@std/assert";
 import { bytesOf } from "./helpers.ts";
+import { counts, fixture, make } from "./native/fixture.ts";
 import { cases, fixtureSpec, type ParityCase } from "./parity/cases.ts";
 import {
   NO_NUMPY,

@@ -1,4 +1,3 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   type BufferErrorCode,
   DeviceType,
@@ -9,9 +8,9 @@ import {
   type FromDlpackOptions,
   liveTensors,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { deviceName, isHost } from "../src/device.ts";
 import { dtypeByCode } from "../src/dtype/table.ts";
-import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 import {
   assertBufferError,
   capsule,
@@ -21,6 +20,7 @@ import {
   runScript,
   testBothPaths,
 } from "./helpers.ts";
+import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 
 const huge = 2 ** 53 - 1;
 const beyond = 2n ** 53n;

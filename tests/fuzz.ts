@@ -12,8 +12,6 @@
  * @module
  */
 
-import fc from "fast-check";
-import { assert, assertEquals, assertMatch } from "@std/assert";
 import {
   BufferError,
   DlpackCapsule,
@@ -22,8 +20,9 @@ import {
   liveTensors,
   type Tensor,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import fc from "fast-check";
 import { usePortablePath } from "../ffi/libc.ts";
-import { assertBufferError, bytesOf, collectGarbage } from "./helpers.ts";
 import {
   type Case,
   cases,
@@ -35,6 +34,7 @@ import {
   type Step,
   UNTHINKABLE,
 } from "./fuzz_model.ts";
+import { assertBufferError, bytesOf, collectGarbage } from "./helpers.ts";
 import { counts, fixture, make } from "./native/fixture.ts";
 
 /** How often each outcome was seen. */

@@ -5,8 +5,8 @@
  * @module
  */
 
-import fc from "fast-check";
 import type { BufferErrorCode, Complex, DType } from "@dlpack/deno";
+import fc from "fast-check";
 
 /** An `int64_t` of a struct. */
 type Int64 = number | bigint;

@@ -1,6 +1,5 @@
 /** What several tests need. */
 
-import { assert, assertEquals } from "@std/assert";
 import {
   BufferError,
   type BufferErrorCode,
@@ -9,6 +8,7 @@ import {
   type FromDlpackOptions,
   type Tensor,
 } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import { usePortablePath } from "../ffi/libc.ts";
 import { counts, type FixtureSpec, make } from "./native/fixture.ts";
 

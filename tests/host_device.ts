@@ -1,6 +1,5 @@
 /** A device of which the memory is the host's in truth: what tests read from. */
 
-import { assert, assertEquals } from "@std/assert";
 import {
   type DeviceMemory,
   type DeviceReader,
@@ -8,6 +7,7 @@ import {
   type DeviceRuntime,
   registerDevice,
 } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import { bufferAt } from "../ffi/memory.ts";
 
 /** How the device behaves. */

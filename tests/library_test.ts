@@ -1,4 +1,13 @@
 import {
+  BufferError,
+  dlopen,
+  DlpackCapsule,
+  fromDlpack,
+  liveTensors,
+  OutCapsule,
+  Tensor,
+} from "@dlpack/deno";
+import {
   assert,
   assertEquals,
   assertInstanceOf,
@@ -8,15 +17,6 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import {
-  BufferError,
-  dlopen,
-  DlpackCapsule,
-  fromDlpack,
-  liveTensors,
-  OutCapsule,
-  Tensor,
-} from "@dlpack/deno";
 import { addressOfArray } from "../ffi/memory.ts";
 import {
   assertBufferError,

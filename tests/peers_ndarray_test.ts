@@ -1,7 +1,7 @@
 // The n-d array classes of npm over an imported tensor's memory: no copy.
 
-import { assert, assertEquals } from "@std/assert";
 import { DlpackCapsule, fromDlpack, type Tensor } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import { fixture, type FixtureSpec, make } from "./native/fixture.ts";
 
 /** What both classes have, as far as it is used here. */

@@ -5,20 +5,19 @@
  */
 
 import {
-  assert,
-  assertEquals,
-  assertStringIncludes,
-  assertThrows,
-} from "@std/assert";
-import {
   DlpackCapsule,
   type DType,
   fromDlpack,
   liveTensors,
   Tensor,
 } from "@dlpack/deno";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { askPython } from "../examples/find_library.ts";
-import { tvm } from "./peers_tvm_ffi.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -30,6 +29,7 @@ import {
   ordersOf,
 } from "./helpers.ts";
 import { counts } from "./native/fixture.ts";
+import { tvm } from "./peers_tvm_ffi.ts";
 
 type Name = "dltensor" | "dltensor_versioned";
 const names: readonly Name[] = ["dltensor", "dltensor_versioned"];

@@ -4,18 +4,18 @@
  */
 
 import {
-  assert,
-  assertEquals,
-  assertStringIncludes,
-  assertThrows,
-} from "@std/assert";
-import {
   DlpackCapsule,
   type DType,
   fromDlpack,
   liveTensors,
   Tensor,
 } from "@dlpack/deno";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import {
   bytesOf,
   collectGarbage,

@@ -1,12 +1,6 @@
 // Two libraries that hand out DLPack through plain C: tvm-ffi and metatensor.
 
 import {
-  assert,
-  assertEquals,
-  assertStringIncludes,
-  assertThrows,
-} from "@std/assert";
-import {
   BufferError,
   DeviceType,
   DlpackCapsule,
@@ -16,6 +10,12 @@ import {
   liveTensors,
   Tensor,
 } from "@dlpack/deno";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { findLibrary } from "../examples/find_library.ts";
 import { tvm } from "./peers_tvm_ffi.ts";
 

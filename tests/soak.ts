@@ -13,8 +13,8 @@
  * @module
  */
 
-import { assert, assertEquals } from "@std/assert";
 import { DlpackCapsule, fromDlpack, liveTensors, Tensor } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import {
   assertBufferError,
   bytesOf,

@@ -1,6 +1,5 @@
 /** Tensors handed to a consumer in C, which looks at every field and element. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   type DlpackCapsule,
   type DlpackRequest,
@@ -10,6 +9,7 @@ import {
   Tensor,
   type TypedArray,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import {
   assertBufferError,

@@ -1,6 +1,5 @@
 // Tensor: making, indexing, views, printing, disposing, releasing, exporting.
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   BufferError,
   type BufferErrorCode,
@@ -15,6 +14,7 @@ import {
   type TensorOptions,
   type TypedArray,
 } from "@dlpack/deno";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import { bytesOf } from "./helpers.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";

@@ -1,9 +1,10 @@
 // Copies out of a device, planned and made, against naive ones.
 
-import { assert, assertEquals } from "@std/assert";
 import { DeviceType, fromDlpack } from "@dlpack/deno";
+import { assert, assertEquals } from "@std/assert";
 import { consume } from "../src/capsule.ts";
-import { walk } from "../src/copy/elements.ts";
+
+import type { Packing } from "../src/dtype/packing.ts";
 import { type DType, dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import {
   cStrides,
@@ -13,10 +14,9 @@ import {
   sizeOf,
   sliceLayout,
   transposeLayout,
+  walk,
 } from "../src/layout.ts";
-import { runSteps, runStepsAsync } from "../src/transfer/steps.ts";
 import { checkStruct } from "../src/struct/check.ts";
-import { copyFromDevice, putInOrder } from "../src/transfer/to_host.ts";
 import {
   elementsIn,
   type Piece,
@@ -24,7 +24,8 @@ import {
   type TransferLimits,
   type TransferPlan,
 } from "../src/transfer/plan.ts";
-import type { Packing } from "../src/dtype/packing.ts";
+import { runSteps, runStepsAsync } from "../src/transfer/steps.ts";
+import { copyFromDevice, putInOrder } from "../src/transfer/to_host.ts";
 import { assertBufferError, bytesOf, capsule, deletions } from "./helpers.ts";
 import { HostDevice, withRuntime } from "./host_device.ts";
 import type { FixtureSpec } from "./native/fixture.ts";

@@ -7,13 +7,6 @@
 
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import {
-  CHUNK_BYTES,
-  setTable,
-  type Stage,
-  stage,
-  TABLE_AT,
-} from "../wasm/stage.ts";
-import {
   choose,
   f32,
   f32x4,
@@ -30,6 +23,13 @@ import {
   v128,
   type Value,
 } from "../wasm/assembler.ts";
+import {
+  CHUNK_BYTES,
+  setTable,
+  type Stage,
+  stage,
+  TABLE_AT,
+} from "../wasm/stage.ts";
 
 /** Makes all elements of `into` from those of `from`. */
 export type Kernel = (from: TypedArray, into: TypedArray) => void;

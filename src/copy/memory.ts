@@ -9,9 +9,9 @@
  * @module
  */
 
+import { entriesOf } from "../dtype/packing.ts";
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
-import { entriesOf } from "../dtype/packing.ts";
 
 /**
  * A typed array for so many elements, each of which must be written: it may

@@ -6,8 +6,8 @@
  * @module
  */
 
-import { CHUNK_BYTES, type Stage, stage } from "../wasm/stage.ts";
 import { i8x16, load, v128, type Value } from "../wasm/assembler.ts";
+import { CHUNK_BYTES, type Stage, stage } from "../wasm/stage.ts";
 
 /** The bytes of a vector. */
 const VECTOR = 16;

@@ -5,15 +5,16 @@
  * @module
  */
 
-import { BufferError } from "../errors.ts";
-import { loanOf, Tensor } from "../tensor/class.ts";
 import { VERSION } from "../../ffi/abi.ts";
-import { consume, DlpackCapsule, keepOpen } from "../capsule.ts";
 import type { Loan } from "../../ffi/export.ts";
 import type { ManagedName } from "../../ffi/header.ts";
-import type { TensorFunction, TensorParameterType } from "./types.ts";
+import { isPointer } from "../../ffi/memory.ts";
+import { type KeptOpen, Owner } from "../../ffi/owner.ts";
+import { capsuleOf, consume, DlpackCapsule } from "../capsule.ts";
+import { BufferError } from "../errors.ts";
+import { loanOf, Tensor } from "../tensor/class.ts";
 import { lendOut, OutCapsule, takeBack } from "./out_capsule.ts";
-import type { KeptOpen } from "../../ffi/owner.ts";
+import type { TensorFunction, TensorParameterType } from "./types.ts";
 
 /** A native function, or what stands for it. */
 export type Callable = (...args: unknown[]) => unknown;
@@ -100,9 +101,9 @@ function own(
   library: Callee,
 ): DlpackCapsule | null {
   if (pointer === null) return null;
-  const capsule = new DlpackCapsule(pointer as Deno.PointerObject, name);
-  keepOpen(capsule, library);
-  return capsule;
+  const owner = new Owner(pointer as Deno.PointerObject, name);
+  owner.keepOpen(library);
+  return capsuleOf(owner);
 }
 
 let compiled = 0;
@@ -287,15 +288,6 @@ function isMemory(value: unknown, nonblocking: boolean): boolean {
   const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
   if (buffer instanceof SharedArrayBuffer) return buffer !== value;
   return buffer instanceof ArrayBuffer && !(nonblocking && buffer.resizable);
-}
-
-function isPointer(value: unknown): boolean {
-  try {
-    Deno.UnsafePointer.value(value as Deno.PointerObject);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function wrongArgument(

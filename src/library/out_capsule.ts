@@ -1,7 +1,8 @@
-import { BufferError } from "../errors.ts";
-import { DlpackCapsule, keepOpen } from "../capsule.ts";
 import type { ManagedName } from "../../ffi/header.ts";
-import type { KeptOpen } from "../../ffi/owner.ts";
+import { pointerTo } from "../../ffi/memory.ts";
+import { type KeptOpen, Owner } from "../../ffi/owner.ts";
+import { capsuleOf, type DlpackCapsule } from "../capsule.ts";
+import { BufferError } from "../errors.ts";
 
 let beginFilling: (out: OutCapsule) => Uint8Array<ArrayBuffer> | null;
 let endFilling: (out: OutCapsule, name: ManagedName, from: KeptOpen) => void;
@@ -85,8 +86,9 @@ export class OutCapsule implements Disposable {
     this.#isLent = false;
     const [pointer] = new BigUint64Array(this.#cell);
     if (pointer === 0n) return;
-    this.#capsule = new DlpackCapsule(pointer!, name);
-    keepOpen(this.#capsule, from);
+    const owner = new Owner(pointerTo(pointer!)!, name);
+    owner.keepOpen(from);
+    this.#capsule = capsuleOf(owner);
   }
 }
 

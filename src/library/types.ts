@@ -5,8 +5,8 @@
  * @module
  */
 
-import type { Tensor } from "../tensor/class.ts";
 import type { DlpackCapsule } from "../capsule.ts";
+import type { Tensor } from "../tensor/class.ts";
 import type { OutCapsule } from "./out_capsule.ts";
 
 /** A pointer to a managed tensor, legacy or versioned, as C spells it. */

@@ -8,34 +8,11 @@ import { MAX_NDIM, VERSION } from "../../ffi/abi.ts";
 import { readData, readShape, readStrides } from "../../ffi/header.ts";
 import type { Owner } from "../../ffi/owner.ts";
 import { deviceName, isHost } from "../device.ts";
-import { dtypeByCode, type DTypeInfo } from "../dtype/table.ts";
-import { cStrides, type Layout } from "../layout.ts";
 import { entriesOf, packingOf } from "../dtype/packing.ts";
+import { dtypeByCode } from "../dtype/table.ts";
+import { cStrides } from "../layout.ts";
 import * as refusals from "./refusals.ts";
-
-/** What a struct says, checked. */
-export interface Struct {
-  /** The dtype. */
-  readonly info: DTypeInfo;
-  /** Whether elements of fewer than 8 bits share bytes. */
-  readonly isPacked: boolean;
-  /** Which elements, counted from the lowest; lanes are the last axis. */
-  readonly layout: Layout;
-  /** `DLDevice.device_type`. */
-  readonly deviceType: number;
-  /** `DLDevice.device_id`. */
-  readonly deviceId: number;
-  /** Whether the memory must not be written. */
-  readonly readOnly: boolean;
-  /** Whether the producer made a copy for this consumer alone. */
-  readonly isCopied: boolean;
-  /** `DLTensor.data`: of a device's memory exactly, 0 for the host's. */
-  readonly data: bigint;
-  /** Of the lowest element: an address of the host, else counted from `data`. */
-  readonly start: number;
-  /** Entries of the typed array from there to the highest element. */
-  readonly length: number;
-}
+import type { Struct } from "./types.ts";
 
 /** The end of what a process can address, on any 64-bit system. */
 const ADDRESSES = 2 ** 48;

@@ -10,7 +10,7 @@ import { type DeviceName, deviceName } from "../device.ts";
 import { describeDataType } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
 import { describeShape } from "../layout.ts";
-import type { Struct } from "./check.ts";
+import type { Struct } from "./types.ts";
 
 /** It is of another major version. */
 export function otherVersion({ major, minor }: Header): BufferError {

@@ -1,11 +1,5 @@
 import { MAX_NDIM } from "../../ffi/abi.ts";
 import {
-  type DlpackCapsule,
-  type DlpackExporter,
-  type DlpackRequest,
-  giveAway,
-} from "../capsule.ts";
-import {
   exportCopy,
   exportShared,
   type ExportSpec,
@@ -13,10 +7,23 @@ import {
   type Loan,
 } from "../../ffi/export.ts";
 import { type Owner, sharesMemory } from "../../ffi/owner.ts";
-import { allocate, giveBack } from "../copy/memory.ts";
+import {
+  capsuleOf,
+  type DlpackCapsule,
+  type DlpackExporter,
+  type DlpackRequest,
+  giveAway,
+} from "../capsule.ts";
 import { convertElements } from "../convert/elements.ts";
 import { copyElements, copyOf } from "../copy/elements.ts";
+import { allocate, giveBack, pin } from "../copy/memory.ts";
 import { type Device, deviceName, DeviceType, isHost } from "../device.ts";
+import {
+  checkElement,
+  type ElementAccess,
+  elementAccess,
+} from "../dtype/element.ts";
+import { entriesOf, packingOf } from "../dtype/packing.ts";
 import {
   type DType,
   dtypeByName,
@@ -28,13 +35,7 @@ import {
   type TypedArray,
   type TypedArrayOf,
 } from "../dtype/table.ts";
-import {
-  checkElement,
-  type ElementAccess,
-  elementAccess,
-} from "../dtype/element.ts";
 import { BufferError } from "../errors.ts";
-import { formatArray } from "./format.ts";
 import {
   compactLayout,
   cStrides,
@@ -48,7 +49,7 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../layout.ts";
-import { entriesOf, packingOf } from "../dtype/packing.ts";
+import { formatArray } from "./format.ts";
 import { ArrayStorage, type Storage } from "./storage.ts";
 
 export type { Range };
@@ -602,16 +603,18 @@ export class Tensor<D extends DType = DType>
       shape: this.shape,
       strides: this.strides,
     };
-    if (isCopied) {
-      const copy = this.copy();
-      const capsule = exportCopy(
-        { ...spec, device: [DeviceType.cpu, 0], strides: copy.strides },
-        new Uint8Array(copy.data.buffer),
-      );
-      copy[Symbol.dispose]();
-      return capsule;
-    }
-    return exportShared(spec, this.#start(), this.#keeper());
+    if (!isCopied) return this.#share(spec);
+    const copy = this.copy();
+    const { strides } = copy;
+    const copied = { ...spec, device: [DeviceType.cpu, 0], strides } as const;
+    const owner = exportCopy(copied, new Uint8Array(copy.data.buffer));
+    if (owner === null) return copy.#share(copied);
+    copy[Symbol.dispose]();
+    return capsuleOf(owner);
+  }
+
+  #share(spec: ExportSpec): DlpackCapsule {
+    return capsuleOf(exportShared(spec, this.#start(), this.#keeper()));
   }
 
   /** The address of element [0, …, 0]: 0 when there is none. */
@@ -631,7 +634,11 @@ export class Tensor<D extends DType = DType>
   /** Who gives the memory back, or is the memory, while C uses it. */
   #keeper(): Owner | TypedArray | null {
     if (this.size === 0) return null;
-    return this.#storage.owner ?? this.#storage.data;
+    const { owner } = this.#storage;
+    if (owner !== null) return owner;
+    const { data } = this.#storage;
+    pin(data); // C has its address from here on
+    return data;
   }
 
   #lend(): Loan {

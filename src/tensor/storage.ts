@@ -1,15 +1,15 @@
 import { addressOfArray, peek } from "../../ffi/memory.ts";
 import type { Owner } from "../../ffi/owner.ts";
 import { giveBack } from "../copy/memory.ts";
+import type { ElementAccess } from "../dtype/element.ts";
+import { entriesOf } from "../dtype/packing.ts";
 import type {
   DTypeInfo,
   TypedArray,
   TypedArrayConstructor,
 } from "../dtype/table.ts";
-import type { ElementAccess } from "../dtype/element.ts";
 import { BufferError } from "../errors.ts";
-import { entriesOf } from "../dtype/packing.ts";
-import type { Struct } from "../struct/check.ts";
+import type { Struct } from "../struct/types.ts";
 
 /** The memory behind a tensor and every view of it: one dtype, one `data`. */
 export interface Storage {

@@ -8,8 +8,8 @@
  * @module
  */
 
-import { isContiguous, type Layout } from "../layout.ts";
 import type { Packing } from "../dtype/packing.ts";
+import { isContiguous, type Layout } from "../layout.ts";
 
 /** One piece to be copied out. All counts are elements. */
 export type Piece =

@@ -10,13 +10,13 @@ import type {
   DeviceReader,
   DeviceRuntime,
 } from "../../ffi/devices/runtime.ts";
-import { allocate, giveBack } from "../copy/memory.ts";
 import { copyElements } from "../copy/elements.ts";
+import { allocate, giveBack } from "../copy/memory.ts";
+import { bytesOf, packingOf } from "../dtype/packing.ts";
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { type Layout, sizeOf } from "../layout.ts";
-import { bytesOf, packingOf } from "../dtype/packing.ts";
-import { partOf, type Step, type Steps } from "./steps.ts";
 import { elementsIn, planTransfer, type TransferPlan } from "./plan.ts";
+import { partOf, type Step, type Steps } from "./steps.ts";
 
 /** Elements of some memory. */
 export interface Elements {

@@ -11,6 +11,7 @@
  */
 
 import { type DType, fromDlpack, Tensor, type TypedArray } from "../../mod.ts";
+import { entriesOf } from "../../src/dtype/packing.ts";
 import { dtypeByName } from "../../src/dtype/table.ts";
 import {
   cStrides,
@@ -20,7 +21,6 @@ import {
   sliceLayout,
   transposeLayout,
 } from "../../src/layout.ts";
-import { entriesOf } from "../../src/dtype/packing.ts";
 import {
   compare,
   type Contender,

@@ -10,8 +10,8 @@
  * @module
  */
 
-import { dlopen, DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
 import { VERSIONED } from "../../ffi/abi.ts";
+import { dlopen, DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
 import { compile } from "../native/cc.ts";
 import { compare, type Contender, PythonPeer, type Row } from "./harness.ts";
 import { initProducer, producer } from "./producer.ts";

@@ -11,8 +11,8 @@
  * @module
  */
 
-import { DlpackCapsule, fromDlpack, type Tensor } from "../../mod.ts";
 import { libc } from "../../ffi/libc.ts";
+import { DlpackCapsule, fromDlpack, type Tensor } from "../../mod.ts";
 import { compare, type Contender, PythonPeer, type Row } from "./harness.ts";
 import { startPeers } from "./peers/install.ts";
 import * as naive from "./peers/naive.ts";
