@@ -1,5 +1,7 @@
 // Where a Python package keeps the shared library it ships.
 
+import { askPython } from "./python.ts";
+
 /** Names a shared library inside an installed Python package. */
 export interface PackagedLibrary {
   /** The environment variable that overrides the search. */
@@ -14,13 +16,7 @@ export interface PackagedLibrary {
 export function findLibrary(library: PackagedLibrary): string | null {
   const override = Deno.env.get(library.variable);
   if (override !== undefined) return override;
-  const folders = askPython(
-    "import importlib.util, sys; " +
-      "spec = importlib.util.find_spec(sys.argv[1]); " +
-      "print(*(spec.submodule_search_locations if spec else []), sep='\\n')",
-    library.module,
-  );
-  for (const folder of folders?.split("\n") ?? []) {
+  for (const folder of foldersOf(library.module)) {
     for (const subfolder of ["lib", "bin"]) {
       const path = `${folder}/${subfolder}/${fileName(library.name)}`;
       if (exists(path)) return path;
@@ -29,18 +25,18 @@ export function findLibrary(library: PackagedLibrary): string | null {
   return null;
 }
 
-/** What the program prints, run by the repository's Python or the system's. */
-export function askPython(program: string, ...args: string[]): string | null {
-  const local = new URL("../.venv/bin/python", import.meta.url);
-  const python = new Deno.Command(exists(local) ? local : "python3", {
-    args: ["-c", program, ...args],
-    stderr: "null",
-  });
+/** Where a Python package is installed: nowhere, where it is not. */
+export function foldersOf(module: string): string[] {
   try {
-    const { success, stdout } = python.outputSync();
-    return success ? new TextDecoder().decode(stdout).trim() : null;
+    const folders = askPython(
+      "import importlib.util, json, sys; " +
+        "spec = importlib.util.find_spec(sys.argv[1]); " +
+        "print(json.dumps(list(spec.submodule_search_locations or []) if spec else []))",
+      module,
+    );
+    return JSON.parse(folders);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
+    if (error instanceof Deno.errors.NotFound) return []; // no Python
     throw error;
   }
 }

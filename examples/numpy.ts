@@ -3,7 +3,7 @@
 //   pip install numpy          (2.1 or newer)
 //   deno run -A examples/numpy.ts
 //
-// PYTHON_LIBRARY=<path of libpython> skips the search for the library.
+// Python is that of the virtual environment .venv, or the first on PATH.
 
 import {
   DlpackCapsule,
@@ -11,31 +11,9 @@ import {
   type DlpackRequest,
   fromDlpack,
 } from "@dlpack/deno";
-import { askPython } from "./find_library.ts";
+import { cString, openPython } from "./python.ts";
 
-const path = Deno.env.get("PYTHON_LIBRARY") ?? askPython(
-  "from sysconfig import get_config_var as get; " +
-    "print(get('LIBDIR') + '/' + (get('INSTSONAME') or get('LDLIBRARY')))",
-);
-const packages = askPython(
-  "import numpy, pathlib; print(pathlib.Path(numpy.__file__).parents[1])",
-);
-if (path === null || packages === null) {
-  console.error("NumPy is not installed: pip install numpy");
-  Deno.exit(1);
-}
-
-// NumPy's own libraries expect to find the symbols of Python in the process:
-// RTLD_NOW | RTLD_GLOBAL, which Deno.dlopen does not set.
-if (Deno.build.os === "linux") {
-  const process = Deno.dlopen("", {
-    dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
-  });
-  process.symbols.dlopen(cString(path), 0x102);
-}
-
-const python = Deno.dlopen(path, {
-  Py_InitializeEx: { parameters: ["i32"], result: "void" },
+const python = openPython({
   Py_DecRef: { parameters: ["pointer"], result: "void" },
   PyRun_SimpleString: { parameters: ["buffer"], result: "i32" },
   PyImport_AddModule: { parameters: ["buffer"], result: "pointer" },
@@ -48,7 +26,7 @@ const python = Deno.dlopen(path, {
     result: "pointer",
   },
   PyCapsule_SetName: { parameters: ["pointer", "pointer"], result: "i32" },
-}).symbols;
+});
 
 const versioned = cString("dltensor_versioned");
 // A capsule keeps the pointer to its name, so this one stays for good.
@@ -80,11 +58,11 @@ class NumpyArray implements DlpackExporter {
   }
 }
 
-python.Py_InitializeEx(0);
+if (python.PyRun_SimpleString(cString("import numpy")) !== 0) {
+  console.error("NumPy cannot be imported: pip install numpy");
+  Deno.exit(1);
+}
 run(`
-import sys
-sys.path.insert(0, ${JSON.stringify(packages)})
-import numpy
 
 table = numpy.arange(6, dtype="float32").reshape(2, 3)
 rows, columns = numpy.mgrid[0:32, 0:48]
@@ -123,8 +101,4 @@ function literal(value?: boolean | readonly number[] | null): string {
   if (value == null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
   return `(${value.join(", ")})`;
-}
-
-function cString(text: string): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(text + "\0");
 }

@@ -16,6 +16,8 @@ import {
   type SmallFloat,
 } from "../src/dtype/small_float.ts";
 import { dtypeByName, type DTypeInfo, dtypeNames } from "../src/dtype/table.ts";
+import { askOracle } from "./parity/python.ts";
+import { skipped } from "./skipped.ts";
 
 type Element = number | bigint | boolean | Complex;
 
@@ -345,45 +347,6 @@ function hexOf({ buffer, byteOffset, byteLength }: TypedArray): string {
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength).toHex();
 }
 
-interface OracleCase {
-  from: DType;
-  to: DType;
-  hex: string;
-}
-
-/** Runs tests/parity/astype_oracle.py; `null` when it cannot run. */
-async function astypeOracle(
-  cases: OracleCase[],
-): Promise<(string | null)[] | null> {
-  const script = new URL("./parity/astype_oracle.py", import.meta.url);
-  const venv = new URL("../.venv/bin/python", import.meta.url);
-  for (const python of [venv, "python3"]) {
-    let child: Deno.ChildProcess;
-    try {
-      child = new Deno.Command(python, {
-        args: [await Deno.realPath(script)],
-        stdin: "piped",
-        stdout: "piped",
-        stderr: "piped",
-      }).spawn();
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) continue;
-      throw error;
-    }
-    const input = new Blob([JSON.stringify(cases)]).stream();
-    // Python may end before it has read all of it, when NumPy is missing.
-    const [output] = await Promise.all([
-      child.output(),
-      input.pipeTo(child.stdin).catch(() => {}),
-    ]);
-    const text = new TextDecoder();
-    if (output.success) return JSON.parse(text.decode(output.stdout));
-    const missing = 77;
-    if (output.code !== missing) throw new Error(text.decode(output.stderr));
-  }
-  return null;
-}
-
 /** Whether NumPy's result is defined, and ours by the same rule. */
 function isDefined(element: Element, to: DTypeInfo): boolean {
   if (typeof element === "object") {
@@ -427,7 +390,8 @@ function oracleCases(): { view: Tensor; to: DTypeInfo }[] {
 }
 
 const pairs = oracleCases();
-const oracle = await astypeOracle(
+const oracle = await askOracle<(string | null)[]>(
+  "astype_oracle.py",
   pairs.map(({ view, to }) => ({
     from: view.dtype,
     to: to.name,
@@ -435,10 +399,7 @@ const oracle = await astypeOracle(
   })),
 );
 if (oracle === null) {
-  console.log(
-    "Skipped: astype is not compared with NumPy; " +
-      "pip install numpy ml_dtypes, into .venv or for python3",
-  );
+  skipped("astype() beside NumPy's", "pip install numpy ml_dtypes");
 }
 
 Deno.test({

@@ -1,4 +1,6 @@
+import { skipped } from "./skipped.ts";
+
 // The stand-in for CUDA's library needs mmap.
 if (Deno.build.os === "windows") {
-  console.log("Skipped: the stand-in for CUDA runs on Linux and macOS");
+  skipped("the stand-in for CUDA", "run on Linux or macOS");
 } else await import("./devices_cuda_cases.ts");

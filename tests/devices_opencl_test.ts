@@ -24,12 +24,13 @@ import {
 } from "./helpers.ts";
 import { fixture, type FixtureSpec, make } from "./native/fixture.ts";
 import { type OpenCL, openOpenCL } from "./native/opencl.ts";
+import { skipped } from "./skipped.ts";
 
 const found = openOpenCL();
 if (typeof found === "string") {
-  console.log(
-    `Skipped: no OpenCL (${found}); ` +
-      "apt-get install pocl-opencl-icd ocl-icd-libopencl1",
+  skipped(
+    `OpenCL (${found})`,
+    "apt-get install pocl-opencl-icd ocl-icd-libopencl1",
   );
 } else warmUp(found);
 

@@ -8,6 +8,8 @@ import {
   encodeSmallFloat,
   type SmallFloat,
 } from "../src/dtype/small_float.ts";
+import { askOracle } from "./parity/python.ts";
+import { skipped } from "./skipped.ts";
 
 /** What the definition of a format says, typed by hand. */
 interface Expected {
@@ -490,49 +492,21 @@ Deno.test({
   },
 });
 
-/** Runs the oracle; undefined (and a printed line) where it cannot run. */
+/** Runs the oracle; undefined where it cannot run. */
 async function runOracle(): Promise<Oracle | undefined> {
-  const missing = 77; // the oracle's exit status without ml_dtypes
-  const script = `${import.meta.dirname}/parity/ml_dtypes_oracle.py`;
   const folder = await Deno.makeTempDir();
   try {
-    const { code, stderr } = await new Deno.Command(await findPython(), {
-      args: [script, folder],
-      stdout: "null",
-      stderr: "piped",
-    }).output();
-    const message = new TextDecoder().decode(stderr).trim();
-    if (code === missing) {
-      console.log(`ml_dtypes parity skipped: ${message}`);
-      console.log("to run it: pip install ml_dtypes");
+    if (await askOracle("ml_dtypes_oracle.py", null, [folder]) === null) {
+      skipped("small floats beside ml_dtypes'", "pip install ml_dtypes");
       return undefined;
     }
-    if (code !== 0) throw new Error(`The ml_dtypes oracle failed: ${message}`);
-
     const files: Oracle = new Map();
     for await (const { name } of Deno.readDir(folder)) {
       files.set(name, (await Deno.readFile(`${folder}/${name}`)).buffer);
     }
     return files;
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    console.log("ml_dtypes parity skipped: no Python found");
-    console.log("to run it: install Python, then pip install ml_dtypes");
-    return undefined;
   } finally {
     await Deno.remove(folder, { recursive: true });
-  }
-}
-
-/** The Python of the repository's virtual environment, else python3. */
-async function findPython(): Promise<string> {
-  const local = `${import.meta.dirname}/../.venv/bin/python`;
-  try {
-    await Deno.stat(local);
-    return local;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "python3";
-    throw error;
   }
 }
 

@@ -1,7 +1,9 @@
 /** Runs every example as a user does, and looks at what it prints. */
 
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { askPython, pythonPath } from "../examples/python.ts";
 import { compile } from "./native/cc.ts";
+import { skipped } from "./skipped.ts";
 
 interface Run {
   readonly code: number;
@@ -56,3 +58,71 @@ for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts"]) {
     else assertStringIncludes(out, "pip install");
   });
 }
+
+// Libpython takes the python3 that is first on PATH for its own program, unless
+// it is told: then it would look for its files where another Python has them.
+const ours = hasNumpy() ? pythonPath() : null;
+if (ours === null) skipped("Python beside others", "pip install numpy");
+
+function hasNumpy(): boolean {
+  try {
+    askPython("import numpy");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Makes a prefix of Python that has a program, but none of Python's modules. */
+async function makeHollowPython(prefix: string): Promise<void> {
+  const version = askPython(
+    "import sys; print('python%d.%d' % sys.version_info[:2])",
+  );
+  await Deno.mkdir(`${prefix}/bin`);
+  // Whoever asks for python3 gets the real one all the same.
+  const real = askPython("import sys; print(sys.executable)");
+  const program = `#!/bin/sh\nexec ${real} "$@"\n`;
+  await Deno.writeTextFile(`${prefix}/bin/python3`, program, { mode: 0o755 });
+  await Deno.mkdir(`${prefix}/lib/${version}/lib-dynload`, { recursive: true });
+  await Deno.writeTextFile(`${prefix}/lib/${version}/os.py`, "");
+}
+
+Deno.test({
+  name: "examples/numpy.ts has its own Python, wherever others are on PATH",
+  ignore: ours === null || Deno.build.os === "windows",
+  async fn() {
+    const prefix = await Deno.makeTempDir();
+    try {
+      await makeHollowPython(prefix);
+      const path = Deno.env.get("PATH")!;
+      for (
+        const PATH of [`${prefix}/bin:${path}`, `${path}:${prefix}/bin`]
+      ) {
+        const { code, out } = await run("numpy.ts", { PATH });
+        assertEquals(code, 0, out);
+        assertStringIncludes(out, "NumPy sees");
+      }
+    } finally {
+      await Deno.remove(prefix, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "A PYTHONHOME of another Python is named, not taken for no NumPy",
+  ignore: ours === null || Deno.build.os === "windows",
+  async fn() {
+    const PYTHONHOME = await Deno.makeTempDir();
+    try {
+      for (const name of ["numpy.ts", "tvm_ffi.ts", "metatensor.ts"]) {
+        const { code, out } = await run(name, { PYTHONHOME });
+        assertEquals(code, 1, out);
+        assertStringIncludes(out, `PYTHONHOME is ${PYTHONHOME}: unset it`);
+        assertStringIncludes(out, "No module named 'encodings'");
+        assertEquals(out.includes("pip install"), false, out);
+      }
+    } finally {
+      await Deno.remove(PYTHONHOME);
+    }
+  },
+});

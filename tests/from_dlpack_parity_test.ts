@@ -15,12 +15,12 @@ import { bytesOf } from "./helpers.ts";
 import { counts, fixture, make } from "./native/fixture.ts";
 import { cases, fixtureSpec, type ParityCase } from "./parity/cases.ts";
 import {
-  NO_NUMPY,
   numpyOracle,
   type OracleArray,
   type OracleResult,
   type OracleValue,
 } from "./parity/oracle.ts";
+import { skipped } from "./skipped.ts";
 
 /** Where we differ from NumPy on purpose: what comes out here, and why. */
 interface Difference {
@@ -156,7 +156,9 @@ const differences: Record<string, Difference> = {
 };
 
 const results = await numpyOracle(cases);
-if (results === null) console.log(`Skipped: ${NO_NUMPY}`);
+if (results === null) {
+  skipped("fromDlpack() beside NumPy's", "pip install 'numpy>=2.1'");
+}
 
 for (const parityCase of cases) {
   Deno.test({

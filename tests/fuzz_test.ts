@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { bufferAt, LONGEST_BUFFER } from "../ffi/memory.ts";
 import { fuzz } from "./fuzz.ts";
 import { assertBufferError } from "./helpers.ts";
+import { skipped } from "./skipped.ts";
 
 /** The least of a hundred structs that must come to each outcome. */
 const shares: Record<string, number> = {
@@ -20,7 +21,7 @@ const shares: Record<string, number> = {
 
 // Its model knows nothing of the limit that ffi/memory.ts sets for older ones.
 const isOld = LONGEST_BUFFER < 2 ** 48;
-if (isOld) console.log("Not fuzzed: V8 is older than 15, use a newer Deno");
+if (isOld) skipped("fuzzing, as V8 is older than 15", "update Deno");
 
 Deno.test({
   name: "Hostile structs are refused or do what they say",

@@ -17,7 +17,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { askPython } from "../examples/find_library.ts";
+import { askPython, cString, openPython } from "../examples/python.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -30,6 +30,7 @@ import {
 } from "./helpers.ts";
 import { counts } from "./native/fixture.ts";
 import { tvm } from "./peers_tvm_ffi.ts";
+import { skipped } from "./skipped.ts";
 
 type Name = "dltensor" | "dltensor_versioned";
 const names: readonly Name[] = ["dltensor", "dltensor_versioned"];
@@ -59,41 +60,18 @@ function capsuleOf(t: Tensor, name: Name, copy = false): DlpackCapsule {
   });
 }
 
-function cString(text: string): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(text + "\0");
-}
-
 // --- NumPy -------------------------------------------------------------------
 
-const python = openPython();
-if (python === null) {
-  console.log(
-    "NumPy is not tested: pip install numpy (2.1 or newer), in a Python that " +
-      "has a shared libpython",
-  );
-}
+const python = startPython();
 
-function openPython() {
-  const found = askPython(
-    "import numpy, pathlib; " +
-      "from sysconfig import get_config_var as get; " +
-      "assert numpy.lib.NumpyVersion(numpy.__version__) >= '2.1.0'; " +
-      "print(get('LIBDIR') + '/' + (get('INSTSONAME') or get('LDLIBRARY'))); " +
-      "print(pathlib.Path(numpy.__file__).parents[1])",
-  );
-  if (found === null) return null;
-  const [path, packages] = found.split("\n") as [string, string];
+function startPython() {
   try {
-    // NumPy's own libraries expect to find the symbols of Python in the
-    // process: RTLD_NOW | RTLD_GLOBAL, which Deno.dlopen does not set.
-    if (Deno.build.os === "linux") {
-      const { dlopen } = Deno.dlopen("", {
-        dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
-      }).symbols;
-      dlopen(cString(path), 0x102);
-    }
-    const { symbols } = Deno.dlopen(path, {
-      Py_InitializeEx: { parameters: ["i32"], result: "void" },
+    askPython(
+      "import numpy; " +
+        "assert numpy.lib.NumpyVersion(numpy.__version__) >= '2.1.0', " +
+        "'NumPy ' + numpy.__version__",
+    );
+    return openPython({
       Py_DecRef: { parameters: ["pointer"], result: "void" },
       PyRun_SimpleString: { parameters: ["buffer"], result: "i32" },
       PyImport_AddModule: { parameters: ["buffer"], result: "pointer" },
@@ -117,9 +95,12 @@ function openPython() {
       },
       PyCapsule_SetName: { parameters: ["pointer", "pointer"], result: "i32" },
     });
-    return { ...symbols, packages };
-  } catch {
-    return null; // a static Python
+  } catch (error) {
+    skipped(
+      `NumPy in this process (${(error as Error).message})`,
+      "pip install 'numpy>=2.1', in a Python that has a shared libpython",
+    );
+    return null;
   }
 }
 
@@ -215,10 +196,7 @@ del exporter`);
 }
 
 if (python !== null) {
-  python.Py_InitializeEx(0);
   run(`
-import sys
-sys.path.insert(0, ${JSON.stringify(python.packages)})
 import numpy
 
 class Exporter:

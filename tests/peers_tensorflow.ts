@@ -1,6 +1,7 @@
 /** The C API of TensorFlow, for the test that uses it; `null` when it is missing. */
 
-import { askPython } from "../examples/find_library.ts";
+import { foldersOf } from "../examples/find_library.ts";
+import { skipped } from "./skipped.ts";
 
 const symbols = {
   TF_NewStatus: { parameters: [], result: "pointer" },
@@ -96,7 +97,7 @@ const symbols = {
 
 const path = findTensorFlow();
 if (path === null) {
-  console.log("TensorFlow is not tested: pip install tensorflow-cpu");
+  skipped("TensorFlow", "pip install --no-deps tensorflow-cpu");
 }
 
 /** Its functions. */
@@ -107,12 +108,12 @@ export const tensorflow: Deno.DynamicLibrary<typeof symbols>["symbols"] | null =
 function findTensorFlow(): string | null {
   const override = Deno.env.get("TENSORFLOW_LIBRARY");
   if (override !== undefined) return override;
-  return askPython(
-    "import importlib.util, pathlib; " +
-      "spec = importlib.util.find_spec('tensorflow'); " +
-      "[folder] = spec.submodule_search_locations; " +
-      "print(next(pathlib.Path(folder).glob('libtensorflow_cc.*')))",
-  );
+  for (const folder of foldersOf("tensorflow")) {
+    for (const { name } of Deno.readDirSync(folder)) {
+      if (name.startsWith("libtensorflow_cc.")) return `${folder}/${name}`;
+    }
+  }
+  return null;
 }
 
 function open(

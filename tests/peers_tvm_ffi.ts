@@ -1,6 +1,7 @@
 /** The C API of tvm-ffi, for the tests that use it; `null` when it is missing. */
 
 import { findLibrary } from "../examples/find_library.ts";
+import { skipped } from "./skipped.ts";
 
 const symbols = {
   TVMFFITensorFromDLPack: {
@@ -71,7 +72,7 @@ const path = findLibrary({
   name: "tvm_ffi",
 });
 if (path === null) {
-  console.log("tvm-ffi is not tested: pip install apache-tvm-ffi");
+  skipped("tvm-ffi", "pip install apache-tvm-ffi");
 }
 
 /** Its functions. */

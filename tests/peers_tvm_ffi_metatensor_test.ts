@@ -18,6 +18,7 @@ import {
 } from "@std/assert";
 import { findLibrary } from "../examples/find_library.ts";
 import { tvm } from "./peers_tvm_ffi.ts";
+import { skipped } from "./skipped.ts";
 
 const out = new BigUint64Array(1);
 
@@ -389,7 +390,7 @@ const metatensorPath = findLibrary({
   name: "metatensor",
 });
 if (metatensorPath === null) {
-  console.log("metatensor is not tested: pip install metatensor-core");
+  skipped("metatensor", "pip install metatensor-core");
 }
 const metatensor = metatensorPath === null ? null : Deno.dlopen(
   metatensorPath,

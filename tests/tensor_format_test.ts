@@ -2,6 +2,8 @@
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { formatArray, type Printable } from "../src/tensor/format.ts";
+import { askOracle } from "./parity/python.ts";
+import { skipped } from "./skipped.ts";
 
 /** A C-contiguous array over its elements in order. */
 function array(dtype: string, shape: number[], elements: unknown[]): Printable {
@@ -442,63 +444,28 @@ const integerArrays = {
   uint64: BigUint64Array,
 };
 
-/** The first Python here that has NumPy >= 2.3, or undefined. */
-function findPython(): string | undefined {
-  const inRepository = new URL("../.venv/bin/python", import.meta.url).pathname;
-  const probe = "import numpy, sys; " +
-    "v = [int(part) for part in numpy.__version__.split('.')[:2]]; " +
-    "sys.exit(v < [2, 3])";
-  return [inRepository, "python3"].find((python) => {
-    try {
-      return new Deno.Command(python, { args: ["-c", probe], stderr: "null" })
-        .outputSync().success;
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return false;
-      throw error;
-    }
-  });
-}
-
-const python = findPython();
-if (!python) {
-  console.log(
-    "No Python with NumPy >= 2.3, parity test skipped: " +
-      "pip install 'numpy>=2.3'",
-  );
-}
-
-/** NumPy's str() of each case. */
-async function numpyTexts(python: string, cases: Case[]): Promise<string[]> {
-  const oracle = new URL("parity/format_oracle.py", import.meta.url).pathname;
-  const child = new Deno.Command(python, {
-    args: [oracle],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  const request = cases.map(({ dtype, shape, bytes }) => ({
+const cases = Array.from({ length: CASES }, (_, seed) => randomCase(seed));
+const expected = await askOracle<string[]>(
+  "format_oracle.py",
+  cases.map(({ dtype, shape, bytes }) => ({
     dtype,
     shape,
     hex: bytes.toHex(),
-  }));
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(JSON.stringify(request)));
-  await writer.close();
-  const { success, stdout } = await child.output();
-  assert(success, "The oracle failed, see its error above");
-  return JSON.parse(new TextDecoder().decode(stdout));
+  })),
+);
+if (expected === null) {
+  skipped("the text of tensors beside NumPy's", "pip install 'numpy>=2.3'");
 }
 
 Deno.test({
   name: `${CASES} random arrays print as NumPy prints them`,
-  ignore: !python,
-  async fn() {
-    const cases = Array.from({ length: CASES }, (_, seed) => randomCase(seed));
-    const expected = await numpyTexts(python!, cases);
-    assertEquals(expected.length, CASES);
+  ignore: expected === null,
+  fn() {
+    assertEquals(expected!.length, CASES);
     cases.forEach(({ dtype, shape, elements }, seed) => {
       const text = formatArray(array(dtype, shape, elements));
       const label = `seed ${seed}, ${dtype}, shape [${shape}]`;
-      assertEquals(text, expected[seed], label);
+      assertEquals(text, expected![seed], label);
     });
   },
 });

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { pythonPath } from "../../examples/python.ts";
+
 /** One line of a benchmark: times of one operation, in nanoseconds. */
 export interface Row {
   /** What is compared. */
@@ -113,26 +115,18 @@ export class PythonPeer implements AsyncDisposable {
   /** Starts a script that lies beside this file. */
   static async start(script: string): Promise<PythonPeer> {
     const path = await Deno.realPath(new URL(script, import.meta.url));
-    const venv = new URL("../../.venv/bin/python", import.meta.url);
     // Settings that make NumPy start as it does for everybody.
     const env = Deno.env.toObject();
     delete env["OPENBLAS_CORETYPE"];
     delete env["OPENBLAS_L2_SIZE"];
-    for (const python of [venv, "python3"]) {
-      try {
-        const command = new Deno.Command(python, {
-          args: [path],
-          clearEnv: true,
-          env,
-          stdin: "piped",
-          stdout: "piped",
-        });
-        return new PythonPeer(command.spawn());
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
-      }
-    }
-    throw new Error("Cannot find Python: install python3 with NumPy");
+    const command = new Deno.Command(pythonPath(), {
+      args: [path],
+      clearEnv: true,
+      env,
+      stdin: "piped",
+      stdout: "piped",
+    });
+    return new PythonPeer(command.spawn());
   }
 
   /** Sends a request and waits for its answer. */

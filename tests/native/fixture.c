@@ -203,8 +203,23 @@ static void region_free(Region *region) {
 
 /* ---- the side table: live tensors by the address of their struct ---- */
 
+/* What the thread that made tensors sees of them, whichever thread deletes them:
+ * tests that run on several threads at once do not see each other's. */
+typedef struct {
+  uint64_t live, live_bytes, deleted, doubled;
+  void (*callback)(void *);
+} Counts;
+
+static Counts *counts_of_thread(void) {
+  static _Thread_local Counts *counts; /* its tensors may outlive the thread */
+  if (counts == NULL) counts = calloc(1, sizeof *counts);
+  if (counts == NULL) die("No memory for counts");
+  return counts;
+}
+
 typedef struct {
   Region managed, shape, strides, data;
+  Counts *counts;
   int deleter;
   bool versioned;
   bool deleting; /* its deleter has been called */
@@ -212,8 +227,7 @@ typedef struct {
 
 static Tensor **table; /* open addressing, linear probing */
 static size_t capacity; /* a power of two */
-static uint64_t live, live_bytes, deleted, doubled;
-static void (*callback)(void *);
+static size_t entries;
 
 static size_t slot_of(const void *self) {
   return (size_t)(((uint64_t)(uintptr_t)self >> 4) * 0x9E3779B97F4A7C15u >>
@@ -250,17 +264,19 @@ static bool table_grow(void) {
 }
 
 static bool table_add(Tensor *tensor) {
-  if ((live + 1) * 2 > capacity && !table_grow()) return false;
+  if ((entries + 1) * 2 > capacity && !table_grow()) return false;
   table[find_slot(tensor->managed.first)] = tensor;
-  live++;
-  live_bytes += tensor->data.size;
+  entries++;
+  tensor->counts->live++;
+  tensor->counts->live_bytes += tensor->data.size;
   return true;
 }
 
 static void table_remove(const Tensor *tensor) {
   size_t hole = find_slot(tensor->managed.first);
   table[hole] = NULL;
-  live--;
+  entries--;
+  tensor->counts->live--;
   /* Close the gap: move up what could not be placed because of it. */
   for (size_t i = (hole + 1) & (capacity - 1); table[i] != NULL;
        i = (i + 1) & (capacity - 1)) {
@@ -278,7 +294,7 @@ static void release(Tensor *tensor, bool poison) {
   if (poison) {
     memset(tensor->data.first, POISON, tensor->data.size);
   } else {
-    live_bytes -= tensor->data.size;
+    tensor->counts->live_bytes -= tensor->data.size;
     region_free(&tensor->data);
   }
   region_free(&tensor->managed);
@@ -289,15 +305,16 @@ static void release(Tensor *tensor, bool poison) {
 
 static void delete_self(void *self) {
   lock();
-  deleted++;
   Tensor *tensor = find(self);
+  Counts *counts = tensor != NULL ? tensor->counts : counts_of_thread();
+  counts->deleted++;
   if (tensor == NULL || tensor->deleting) {
-    doubled++;
+    counts->doubled++;
     unlock();
     return;
   }
   tensor->deleting = true;
-  void (*notify)(void *) = callback;
+  void (*notify)(void *) = counts->callback;
   unlock();
 
   if (tensor->deleter == DELETER_SLOW) sleep_ms(SLOW_MS);
@@ -353,6 +370,7 @@ EXPORT void *fx_new(const int64_t *spec, const int64_t *shape,
   Tensor *tensor = calloc(1, sizeof *tensor);
   if (tensor == NULL) return NULL;
   tensor->versioned = spec[SPEC_VERSIONED] != 0;
+  tensor->counts = counts_of_thread();
   tensor->deleter = (int)spec[SPEC_DELETER];
 
   lock();
@@ -412,10 +430,11 @@ EXPORT void *fx_new(const int64_t *spec, const int64_t *shape,
   return tensor->managed.first;
 }
 
-/* The function that deleters of kind 3 call with self; NULL for none. */
+/* The function that deleters of kind 3 call with self; NULL for none. For what
+ * this thread makes, like all that is counted below. */
 EXPORT void fx_set_callback(void (*function)(void *)) {
   lock();
-  callback = function;
+  counts_of_thread()->callback = function;
   unlock();
 }
 
@@ -427,13 +446,21 @@ static uint64_t read_count(const uint64_t *count) {
 }
 
 /* Deleter calls ever, the wrong ones included. */
-EXPORT uint64_t fx_deleted(void) { return read_count(&deleted); }
+EXPORT uint64_t fx_deleted(void) {
+  return read_count(&counts_of_thread()->deleted);
+}
 /* Deleter calls ever whose self was not live; nothing else was done in them. */
-EXPORT uint64_t fx_double(void) { return read_count(&doubled); }
+EXPORT uint64_t fx_double(void) {
+  return read_count(&counts_of_thread()->doubled);
+}
 /* Tensors made and not yet freed. */
-EXPORT uint64_t fx_live(void) { return read_count(&live); }
+EXPORT uint64_t fx_live(void) {
+  return read_count(&counts_of_thread()->live);
+}
 /* Sum of the sizes of the data regions still mapped, poisoned ones included. */
-EXPORT uint64_t fx_live_bytes(void) { return read_count(&live_bytes); }
+EXPORT uint64_t fx_live_bytes(void) {
+  return read_count(&counts_of_thread()->live_bytes);
+}
 
 /* Address of the first byte of the data region; 0 when managed is not live. */
 EXPORT uint64_t fx_data_address(void *managed) {

@@ -1,6 +1,7 @@
 /** Asks NumPy what it makes of the parity cases. */
 
 import type { ParityCase, StructKind } from "./cases.ts";
+import { askOracle } from "./python.ts";
 
 /** What numpy.from_dlpack did with one case, in one struct, with one set of options. */
 export type OracleResult = OracleRun & (OracleOk | OracleError | OracleCrash);
@@ -73,49 +74,12 @@ export type OracleValue =
   | { re: number | string; im: number | string }
   | OracleValue[];
 
-/** Why numpyOracle returned null, and the way out. */
-export const NO_NUMPY =
-  "The NumPy oracle needs Python with NumPy >= 2.1 on a " +
-  "system with fork: python3 -m venv .venv && .venv/bin/pip install numpy";
-
-/** Exit status of numpy_oracle.py when it has not got what it needs. */
-const NO_ORACLE = 77;
-
 /**
- * Runs numpy_oracle.py over the cases, with `.venv/bin/python` below the root of
- * the repository or else `python3`; null (see NO_NUMPY) when that cannot do it.
+ * What NumPy makes of the cases; `null` where there is no NumPy from 2.1 on, or
+ * no `fork`.
  */
-export async function numpyOracle(
+export function numpyOracle(
   cases: readonly ParityCase[],
 ): Promise<OracleResult[] | null> {
-  const script = new URL("./numpy_oracle.py", import.meta.url);
-  const venv = new URL("../../.venv/bin/python", import.meta.url);
-  let child: Deno.ChildProcess | undefined;
-  for (const python of [venv, "python3"]) {
-    try {
-      child = new Deno.Command(python, {
-        args: [await Deno.realPath(script)],
-        stdin: "piped",
-        stdout: "piped",
-        stderr: "piped",
-      }).spawn();
-      break;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-  }
-  if (child === undefined) return null;
-
-  const input = new Blob([JSON.stringify(cases)]).stream();
-  // Python may end before it has read all of it, when NumPy is missing.
-  const [output] = await Promise.all([
-    child.output(),
-    input.pipeTo(child.stdin).catch(() => {}),
-  ]);
-  if (output.code === NO_ORACLE) return null;
-  const text = new TextDecoder();
-  if (!output.success) {
-    throw new Error(`The NumPy oracle failed:\n${text.decode(output.stderr)}`);
-  }
-  return JSON.parse(text.decode(output.stdout));
+  return askOracle("numpy_oracle.py", cases);
 }
