@@ -1,6 +1,6 @@
 /**
- * Runs the whole benchmark, and writes results.json, results.svg and the
- * README's tables.
+ * Runs the whole benchmark, and writes results.json, results.svg, the tables of
+ * README.md beside this file, and the few lines of the first page.
  *
  * usage: deno task bench [--quick | --report] [SECTION...]
  *
@@ -19,13 +19,15 @@ import {
   markdownOf,
   printJudgements,
   type Results,
+  summaryOf,
   svgOf,
   withBlock,
 } from "./report.ts";
 
 const json = new URL("./results.json", import.meta.url);
 const svg = new URL("./results.svg", import.meta.url);
-const readme = new URL("../../README.md", import.meta.url);
+const tables = new URL("./README.md", import.meta.url);
+const firstPage = new URL("../../README.md", import.meta.url);
 
 /** Each in a process of its own: what one compiles must not help another. */
 const sections = ["import", "export", "copy", "elements", "growth"];
@@ -75,12 +77,20 @@ async function deno(...args: string[]): Promise<void> {
   if (!success) throw new Error(`deno ${args.join(" ")} failed`);
 }
 
-/** Writes the picture and the README's block. */
+/** Writes the picture, the tables and the few lines. */
 async function report(results: Results): Promise<void> {
   await Deno.writeTextFile(svg, svgOf(results));
-  const text = await Deno.readTextFile(readme);
-  await Deno.writeTextFile(readme, withBlock(text, markdownOf(results)));
-  await deno("fmt", "--quiet", readme.pathname, svg.pathname, json.pathname);
+  await replaceBlock(tables, markdownOf(results));
+  await replaceBlock(firstPage, summaryOf(results));
+  const written = [tables, firstPage, svg, json].map(({ pathname }) =>
+    pathname
+  );
+  await deno("fmt", "--quiet", ...written);
+}
+
+async function replaceBlock(page: URL, block: string): Promise<void> {
+  const text = await Deno.readTextFile(page);
+  await Deno.writeTextFile(page, withBlock(text, block));
 }
 
 /** Four digits are more than the machine can repeat. */

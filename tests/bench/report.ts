@@ -1,6 +1,5 @@
 /**
- * Judges the results of the benchmark, draws them, and writes what the README
- * shows of them.
+ * Judges the results of the benchmark, draws them, and puts them into words.
  *
  * @module
  */
@@ -157,7 +156,7 @@ export function printJudgements(judgements: readonly Judgement[]): void {
   }
 }
 
-/** The peers of the imports, as the README names them. */
+/** The peers of the imports, as the tables name them. */
 const importers: [peer: string, title: string][] = [
   ["numpy_ns", "NumPy"],
   ["torch_ns", "PyTorch"],
@@ -166,7 +165,46 @@ const importers: [peer: string, title: string][] = [
   ["koffi_ns", "koffi"],
 ];
 
-/** The block of the README, in Markdown. */
+/** The few lines of the first page, in Markdown. */
+export function summaryOf({ machine, rows }: Results): string {
+  const find = (group: string, name: string): Row =>
+    rows.find((row) => row.group === group && row.name === name)!;
+  const numpy = (row: Row): string => times(ratioOf(row).ratio);
+  const copies = (size: string): string =>
+    times(
+      meanOf(
+        rows.filter(({ group }) => group === `copy ${size}, into out`).filter(
+          isAgainstNumpy,
+        ).map(ratioOf),
+      ),
+    );
+  const conversions = rows.filter(({ group }) => group.startsWith("astype"))
+    .map(ratioOf);
+  const calls = rows.filter(({ group }) => group === "call")
+    .map(({ ours_ns, peers }) => ours_ns / peers["deno_ns"]!);
+  return `
+How many times as fast as NumPy ${machine["numpy"]}, on an ${
+    machine["processor"]
+  } with
+Deno ${machine["deno"]}: importing a small tensor and giving it back
+${numpy(find("import", "import, dispose()"))}, strided copies
+${copies("64 MiB")} for 64 MiB and ${
+    copies("1 MiB")
+  } for 1 MiB (geometric means of
+33 layouts), \`get()\` ${numpy(find("element", "get(i, j)"))}, \`astype\`
+${times(slowest(conversions).ratio)} to ${
+    times(fastest(conversions).ratio)
+  }, exporting
+${
+    numpy(find("export", "export and release, native memory"))
+  }. A loop over \`data\` is as fast
+as over any typed array, and a call with a \`DLTensor*\` takes
+${times(Math.max(...calls))} of what a plain FFI call does.
+[All figures](tests/bench/README.md): \`deno task bench\`.
+`;
+}
+
+/** The tables of the bench's own page, in Markdown. */
 export function markdownOf({ machine, rows }: Results): string {
   const imports = rows.filter(({ group }) => group === "import");
   const found = importers.filter(([peer]) =>
@@ -184,12 +222,12 @@ export function markdownOf({ machine, rows }: Results): string {
   const { processor, cores, ...versions } = machine;
   const software = Object.entries(versions).map((pair) => pair.join(" "));
   return `
-![Each operation against its peers](tests/bench/results.svg)
+![Each operation against its peers](results.svg)
 
 Medians of \`deno task bench\` on ${cores} cores of an ${processor}, shared with
 others, with ${software.join(", ")}. Every contender had its turn in every
-round. All are ratios: how many times this module's time the others take, so
-that above 1 this module is the faster.
+round. All figures are ratios: the time of the others divided by that of this
+module, which is the faster one above 1.
 
 ${
     table(
@@ -201,8 +239,8 @@ ${
     )
   }
 
-Less what the producer costs; NumPy imports an ndarray, and the last ones read
-the struct by hand, without a check.
+Excluding what the producer costs. NumPy imports an ndarray; the others read the
+struct by hand, without a check.
 
 ${
     table(
@@ -383,16 +421,11 @@ function xOf(ratio: number): number {
 
 const START = "<!-- bench:start -->";
 const END = "<!-- bench:end -->";
-const BEFORE = "## Works on";
 
-/** The README with the block in it, where its markers are. */
-export function withBlock(readme: string, block: string): string {
-  const marked = readme.includes(START) ? readme : readme.replace(
-    BEFORE,
-    () => `## Speed\n\n${START}\n${END}\n\n${BEFORE}`,
-  );
-  const start = marked.indexOf(START) + START.length;
-  const end = marked.indexOf(END);
-  if (end < start) throw new Error(`The README has no ${START} and ${END}`);
-  return marked.slice(0, start) + "\n" + block + "\n" + marked.slice(end);
+/** A page with a block in it, where its markers are. */
+export function withBlock(page: string, block: string): string {
+  const start = page.indexOf(START) + START.length;
+  const end = page.indexOf(END);
+  if (end < start) throw new Error(`The page has no ${START} and ${END}`);
+  return page.slice(0, start) + "\n" + block + "\n" + page.slice(end);
 }
