@@ -320,24 +320,13 @@ function bytesOfWords(words: readonly Value[]): Value {
   );
 }
 
-/** A kernel for each of so many bits. */
-function forBits(
-  of: (bits: number) => Kernel,
-): Readonly<Record<number, Kernel>> {
-  return { 1: of(1), 2: of(2), 4: of(4) };
-}
-
-const wrappers = forBits((bits) =>
-  kernel(64, () => {
+/** int32 to integers of fewer than 8 bits, in a byte each. */
+export function wrapper(bits: number): Kernel {
+  return kernel(64, () => {
     const mask = i32x4.splat((1 << bits) - 1);
     const words = [0, 16, 32, 48].map((at) => v128.and(load.v128(at), mask));
     return [bytesOfWords(words)];
-  })
-);
-
-/** int32 to integers of fewer than 8 bits, in a byte each. */
-export function wrapper(bits: number): Kernel {
-  return wrappers[bits]!;
+  });
 }
 
 // Elements of fewer than 8 bits that share bytes, the first in the lowest bits.
@@ -357,6 +346,13 @@ function zipAll(vectors: readonly Value[]): Value[] {
   const even = zipAll(vectors.filter((_, i) => i % 2 === 0));
   const odd = zipAll(vectors.filter((_, i) => i % 2 === 1));
   return even.flatMap((a, i) => [0, 8].map((start) => zip(a, odd[i]!, start)));
+}
+
+/** A kernel for each width that divides a byte. */
+function forBits(
+  of: (bits: number) => Kernel,
+): Readonly<Record<number, Kernel>> {
+  return { 1: of(1), 2: of(2), 4: of(4) };
 }
 
 /** Elements of 1, 2 or 4 bits: gives each a byte of its own. */
