@@ -4,7 +4,7 @@
  *
  * All offsets are for 64-bit pointers. Those of DLPack have not changed since
  * version 0.2 (the legacy struct) and 1.0 (the versioned one), and
- * tests/abi_test.ts compares them with what a C compiler says.
+ * tests/ffi_abi_test.ts compares them with what a C compiler says.
  *
  * @module
  */

@@ -58,7 +58,7 @@ function source({ name, kind, array }: DTypeInfo): Tensor {
   return t;
 }
 
-/** The value of a float dtype nearest to a number: small_float_test has these. */
+/** The value of a float dtype nearest to a number: dtype_small_float_test has these. */
 function round(dtype: DType, value: number): number {
   switch (dtype) {
     case "float64":

@@ -1,4 +1,4 @@
-/** The Worker of worker_test.ts: imports what it is sent, and disposes it. */
+/** The Worker of ffi_owner_worker_test.ts: imports what it is sent, and disposes it. */
 
 import { DlpackCapsule, fromDlpack, liveTensors } from "../mod.ts";
 
