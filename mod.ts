@@ -42,9 +42,11 @@ export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
 export type {
   Complex,
   DType,
+  DTypeIn,
   DTypeMap,
   DTypeOfArray,
   ElementOf,
+  NestedArray,
   TypedArray,
   TypedArrayOf,
 } from "./src/dtype/table.ts";

@@ -55,6 +55,12 @@ export const FLAG = {
   subbytePadded: 4, // DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED
 } as const;
 
+/** What the address of a struct is a multiple of, in bytes. */
+export const STRUCT_ALIGNMENT = 8;
+
+/** No system has memory below this address. */
+export const FIRST_ADDRESS = 4096;
+
 /** The most axes a tensor can have: NumPy's limit. */
 export const MAX_NDIM = 64;
 

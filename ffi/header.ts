@@ -190,7 +190,27 @@ export function readStrides(ndim: number): number[] {
   return readAxes(u64[STRIDES / 2]!, ndim);
 }
 
-/** The bytes of so many axes. */
+/** `DLTensor.byte_offset` of the struct whose header was read last, exactly. */
+export function readByteOffset(): bigint {
+  return u64[BYTE_OFFSET / 2]!;
+}
+
+/** {@linkcode readShape}, with every length exactly. */
+export function readShapeExactly(ndim: number): bigint[] {
+  return readAxesExactly(u64[SHAPE / 2]!, ndim);
+}
+
+/** {@linkcode readStrides}, with every stride exactly. */
+export function readStridesExactly(ndim: number): bigint[] {
+  return readAxesExactly(u64[STRIDES / 2]!, ndim);
+}
+
+function readAxesExactly(address: bigint, ndim: number): bigint[] {
+  readAxes(address, ndim);
+  return Array.from(new BigInt64Array(axes.buffer, 0, ndim));
+}
+
+/** The bytes of that many axes. */
 const axesBytes = Array.from({ length: MAX_NDIM + 1 }, (_, n) => BigInt(8 * n));
 
 /**

@@ -56,6 +56,14 @@ const symbols = {
     ],
     result: "void",
   },
+  /** The lower half of a pointer, as a number: an address has no sign. */
+  lowWord: {
+    name: "labs",
+    parameters: [
+      "pointer", // long j
+    ],
+    result: "u32",
+  },
   malloc: {
     parameters: [
       "usize", // size_t size
@@ -106,6 +114,11 @@ export function libc(): Libc | null {
  */
 export function requirePermission(): void {
   if (opened === undefined) open();
+}
+
+/** Whether native memory can be reached, without asking for the permission. */
+export function isPermitted(): boolean {
+  return opened !== undefined || hasPermission();
 }
 
 function open(): Libc | null {

@@ -111,6 +111,17 @@ export function addressOf(pointer: Deno.PointerObject): bigint {
   return Deno.UnsafePointer.value(pointer);
 }
 
+/**
+ * The lower 32 bits of a pointer, which are a tenth of the time to get that all
+ * of it takes; the sign aside, where the C library's `long` has 32 bits.
+ */
+export function lowWordOf(pointer: Deno.PointerObject): number {
+  const c = libc();
+  return c === null
+    ? Number(addressOf(pointer) & 0xffffffffn)
+    : c.lowWord(pointer);
+}
+
 /** Whether a value is one of Deno's pointers. */
 export function isPointer(value: unknown): value is Deno.PointerObject {
   try {

@@ -20,14 +20,15 @@
  */
 
 import { BufferError } from "../src/errors.ts";
+import { FIRST_ADDRESS, STRUCT_ALIGNMENT } from "./abi.ts";
 import {
   type Header,
   type ManagedName,
   readDeleter,
   readHeader,
 } from "./header.ts";
-import { libc } from "./libc.ts";
-import { addressOfArray, bufferAt } from "./memory.ts";
+import { isPermitted, libc } from "./libc.ts";
+import { addressOf, addressOfArray, bufferAt, lowWordOf } from "./memory.ts";
 import * as pressure from "./pressure.ts";
 
 /** A library that stays open while it has tensors out: their deleters are its code. */
@@ -45,16 +46,20 @@ type State = "unconsumed" | "consumed" | "released" | "moved";
 interface Managed {
   readonly pointer: Deno.PointerObject;
   readonly name: ManagedName;
+  /** The lower half of the pointer, once somebody claimed it. */
+  low: number;
   state: State;
   /** Of the memory behind `data`: known once the tensor is imported. */
   bytes: number;
+  /** When it was imported: the number of a turn of the event loop. */
+  turn: number;
   /** Known once the header was read; the struct is not read again after. */
   deleter: bigint | undefined;
   /** What the deleter does, if it is JavaScript of ours. */
   deleteHere: (() => void) | null;
-  /** Exports that still use the memory. */
+  /** Who still uses the memory: exports, native calls, and holds of the script. */
   holds: number;
-  /** Given up by its owner while exports still used the memory. */
+  /** Given up by its owner while the memory was still used. */
   waiting: boolean;
   /** The library that the deleter is in, if this module opened it. */
   library: KeptOpen | null;
@@ -80,6 +85,7 @@ const live: Managed[] = [];
  * before, either: storing what is new in an old array costs V8 a note of it.
  */
 const registry = new FinalizationRegistry<Managed>((managed) => {
+  pressure.find(managed.bytes, managed.turn);
   guarded(() => letGo(managed));
 });
 
@@ -119,12 +125,28 @@ export function liveTensors(): { count: number; bytes: number } {
 /** The key under which an ArrayBuffer holds the owner of its memory. */
 const OWNER: unique symbol = Symbol("@dlpack/deno owner");
 
-/** Whether two typed arrays may have bytes in common. */
+/** The owner of the memory behind an ArrayBuffer, if it is an import's. */
+export function ownerOf(buffer: ArrayBufferLike): Owner | undefined {
+  return (buffer as { [OWNER]?: Owner })[OWNER];
+}
+
+/**
+ * Whether two typed arrays may have bytes in common: by their addresses, as
+ * every import of the same memory has an ArrayBuffer of its own, and so has
+ * what a script makes over native memory by itself.
+ */
 export function sharesMemory(a: ArrayBufferView, b: ArrayBufferView): boolean {
-  if (a.buffer === b.buffer) return true;
-  // Every import of the same memory has an ArrayBuffer of its own.
-  if (!(OWNER in a.buffer || OWNER in b.buffer)) return false;
   if (a.byteLength === 0 || b.byteLength === 0) return false;
+  if (a.buffer === b.buffer) {
+    return a.byteOffset < b.byteOffset + b.byteLength &&
+      b.byteOffset < a.byteOffset + a.byteLength;
+  }
+  if (!isPermitted()) {
+    // Nobody can have seen native memory; a SharedArrayBuffer that was posted
+    // is another object over the same memory.
+    return a.buffer instanceof SharedArrayBuffer &&
+      b.buffer instanceof SharedArrayBuffer;
+  }
   const startA = startOf(a);
   const startB = startOf(b);
   return startA < startB + BigInt(b.byteLength) &&
@@ -145,18 +167,69 @@ function startOf({ buffer, byteOffset }: ArrayBufferView): bigint {
   return start + BigInt(byteOffset);
 }
 
+/**
+ * Who was seen to own a struct, by the lower half of its address: as many as a
+ * look takes no time. A map of all would cost a third of an import.
+ */
+const CLAIMS = 1024;
+const claims = new Array<Managed | null>(CLAIMS).fill(null);
+
+/**
+ * Takes a struct that a library is said to have handed over.
+ *
+ * @throws {TypeError} When there can be no struct: a status was taken for a
+ * pointer, or the pointer of something else.
+ * @throws {BufferError} `"consumed"` when somebody is seen to own it already.
+ */
+export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
+  const low = lowWordOf(pointer);
+  if (
+    (low & STRUCT_ALIGNMENT - 1) !== 0 ||
+    low < FIRST_ADDRESS && addressOf(pointer) < FIRST_ADDRESS
+  ) {
+    throw new TypeError(
+      `Cannot wrap 0x${addressOf(pointer).toString(16)}: no struct can be ` +
+        "there; is it the pointer, not a status, that the function returned?",
+    );
+  }
+  const place = low >>> 4 & CLAIMS - 1;
+  const other = claims[place]!;
+  if (
+    other !== null && other.low === low && !isOver(other) &&
+    addressOf(other.pointer) === addressOf(pointer)
+  ) {
+    throw new BufferError(
+      "consumed",
+      `Cannot wrap 0x${addressOf(pointer).toString(16)}: a capsule or tensor ` +
+        "owns the struct already, and would call its deleter a second time; " +
+        "pass that one on, or ask the library for another struct",
+    );
+  }
+  const owner = new Owner(pointer, name);
+  claims[place] = managedOf(owner);
+  claims[place]!.low = low;
+  return owner;
+}
+
+/** What the script holds: the garbage collector must not take these. */
+const pinned = new Set<Owner>();
+
 let settle: (owner: Owner) => void;
+let managedOf: (owner: Owner) => Managed;
 
 /** Holds one managed tensor, until it is released or given away. */
 export class Owner {
   readonly #managed: Managed;
   #buffer: ArrayBuffer | null = null;
   #active = true;
+  /** Holds of the script, to whose end the ArrayBuffer stays as it is. */
+  #pins = 0;
   /** Its place in `unsettled`; -1 when it is not there. */
   #place = -1;
 
   static {
     settle = (owner) => owner.#settle();
+    managedOf = (owner) => owner.#managed;
   }
 
   /** Takes a struct that nobody else owns. */
@@ -168,8 +241,10 @@ export class Owner {
     this.#managed = {
       pointer,
       name,
+      low: 0,
       state: "unconsumed",
       bytes: 0,
+      turn: 0,
       deleter: undefined,
       deleteHere: null,
       holds: 0,
@@ -234,7 +309,7 @@ export class Owner {
   consume(bytes: number): void {
     this.#managed.state = "consumed";
     this.#managed.bytes = bytes;
-    pressure.hold(bytes);
+    this.#managed.turn = pressure.hold(bytes);
   }
 
   /**
@@ -276,16 +351,18 @@ export class Owner {
    * Gives the struct away, its deleter not run. Views become empty. The library
    * that the deleter is in stays open: nobody tells when it was called.
    *
-   * @throws {BufferError} `"consumed"` while exports use the memory.
+   * @throws {BufferError} `"consumed"` while the memory is used.
    */
   moveAway(): Deno.PointerObject {
     const managed = this.#managed;
     if (managed.holds > 0) {
-      const consumers = managed.holds === 1 ? "consumer uses" : "consumers use";
+      const users = managed.holds === 1
+        ? "1 export, call or hold uses"
+        : `${managed.holds} exports, calls or holds use`;
       throw new BufferError(
         "consumed",
-        "Cannot give away a tensor that is exported: " +
-          `${managed.holds} ${consumers} its memory`,
+        `Cannot give away a tensor while ${users} its memory: wait for the ` +
+          "end of that",
       );
     }
     this.#end();
@@ -294,8 +371,8 @@ export class Owner {
   }
 
   /**
-   * Keeps the memory alive for a consumer, also when this owner is released
-   * meanwhile, until {@linkcode unhold}.
+   * Keeps the memory for a consumer, also when this owner is released meanwhile,
+   * until {@linkcode unhold}. Whoever holds it refers to this owner.
    */
   hold(): void {
     this.#managed.holds++;
@@ -306,6 +383,24 @@ export class Owner {
     const managed = this.#managed;
     managed.holds--;
     if (managed.waiting) guarded(() => letGo(managed));
+  }
+
+  /**
+   * Keeps the memory, and the ArrayBuffer over it, for the script: over release
+   * and garbage collection, until {@linkcode unpin}.
+   */
+  pin(): void {
+    if (this.#pins++ === 0) pinned.add(this);
+    this.hold();
+  }
+
+  /** Ends one {@linkcode pin}. Never throws. */
+  unpin(): void {
+    if (--this.#pins === 0) {
+      pinned.delete(this);
+      if (!this.#active && this.#detach()) keep(this.#managed);
+    }
+    this.unhold();
   }
 
   #settleSoon(): void {
@@ -339,9 +434,17 @@ export class Owner {
       }
       this.#place = -1;
     }
-    if (this.#buffer === null) return;
-    if (!this.#buffer.detached) this.#buffer.transfer(0);
+    if (this.#pins === 0) this.#detach();
+  }
+
+  /** Empties all views. Says whether somebody transferred the ArrayBuffer before. */
+  #detach(): boolean {
+    const buffer = this.#buffer;
+    if (buffer === null) return false;
     this.#buffer = null;
+    if (buffer.detached) return true;
+    buffer.transfer(0);
+    return false;
   }
 }
 
@@ -363,7 +466,7 @@ function impossible(name: ManagedName): BufferError {
   );
 }
 
-/** Releases a managed tensor as soon as no export uses it. */
+/** Releases a managed tensor as soon as nobody uses it. */
 function letGo(managed: Managed): void {
   if (managed.holds > 0) managed.waiting = true;
   else release(managed);
@@ -438,7 +541,8 @@ function keep(managed: Managed): void {
 function releaseAll(): void {
   settleAll();
   for (const managed of [...live]) {
-    // What a consumer outside still uses is the consumer's to give back.
+    // What a consumer outside still uses is the consumer's to give back, and
+    // what the script holds may be read to the very end.
     if (managed.holds > 0) continue;
     const buffer = managed.buffer instanceof WeakRef
       ? managed.buffer.deref()

@@ -1,21 +1,48 @@
 import type { ManagedName } from "../ffi/header.ts";
 import { pointerTo } from "../ffi/memory.ts";
-import { Owner } from "../ffi/owner.ts";
-import { BufferError } from "./errors.ts";
+import { claim, Owner } from "../ffi/owner.ts";
+import { BufferError, checkOptions, describe } from "./errors.ts";
 
 /**
  * What a consumer asks of an exporter: the keyword arguments of the array
  * API's `__dlpack__`.
  */
 export interface DlpackRequest {
-  /** The consumer's stream, for memory of a device that has streams. */
+  /** The consumer's stream, for memory of a device that has streams. Default: not said. */
   stream?: number | bigint | null;
-  /** The newest version the consumer understands; none: the legacy struct. */
+  /** The newest version that the consumer understands. Default: the legacy struct's. */
   maxVersion?: readonly [major: number, minor: number] | null;
-  /** The device it wants the memory on: `[type, id]`; none: where it is. */
+  /** The device it wants the memory on: `[type, id]`. Default: where it is. */
   dlDevice?: readonly [type: number, id: number] | null;
-  /** `true`: always a copy; `false`: never; none: only where needed. */
+  /** `true`: always a copy; `false`: never. Default: only where needed. */
   copy?: boolean | null;
+}
+
+/** What another copy of this module in the program knows a capsule or tensor by. */
+const MODULE = Symbol.for("@dlpack/deno");
+/** What that symbol's method has promised since the first version that has it. */
+const MODULE_ABI = 1;
+
+/** A capsule, for what looks at it from another copy of this module. */
+export interface OtherCapsule {
+  /** As of {@linkcode DlpackCapsule}. */
+  readonly name: string;
+  /** As of {@linkcode DlpackCapsule}. */
+  readonly pointer: Deno.PointerObject;
+  /** As of {@linkcode DlpackCapsule}. */
+  take(): Deno.PointerObject;
+}
+
+/** What a capsule or tensor says of itself to another copy of this module. */
+export interface Introduction {
+  /** What it can be asked for then. */
+  readonly abi: number;
+  /** What it is. */
+  readonly kind: "capsule" | "tensor";
+  /** The stream on which the memory is being written, if somebody said. */
+  readonly stream: number | bigint | null;
+  /** Whether a legacy struct may be written, which it cannot say. */
+  readonly writable: boolean;
 }
 
 /** The array API's protocol: anything with these two methods can be imported. */
@@ -26,7 +53,13 @@ export interface DlpackExporter {
   __dlpack_device__(): readonly [type: number, id: number];
 }
 
+/** What `structuredClone` and `postMessage` stumble over, and then show. */
+const UNCLONEABLE = Symbol(
+  "A DlpackCapsule: send the address of take(), which",
+);
+
 let takeOwner: (capsule: DlpackCapsule) => Owner;
+let seeOwner: (capsule: DlpackCapsule) => Owner;
 let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
 
 /**
@@ -54,12 +87,15 @@ let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
  * ```
  */
 export class DlpackCapsule implements DlpackExporter, Disposable {
+  // An own field, as the structured clone looks at nothing else.
+  private readonly uncloneable = UNCLONEABLE;
   #owner: Owner | null;
   readonly #name: ManagedName;
   readonly #stream: number | bigint | null;
 
   static {
     takeOwner = (capsule) => capsule.#consume("import");
+    seeOwner = (capsule) => capsule.#unconsumed("import");
     streamIn = (capsule) => capsule.#stream;
   }
 
@@ -75,8 +111,11 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * a handle, for OpenCL that of the command queue; -1 says that nothing is to
    * be waited for. Without it everything that the device was given is waited
    * for, where the device can (CUDA and ROCm).
-   * @throws {TypeError} When the pointer is NULL or none, the name is
-   * neither, or the stream no integer from -1 on.
+   * @throws {TypeError} When the pointer is NULL, not a pointer, or cannot be
+   * that of a struct; the name is neither; or the stream is no integer from -1
+   * on.
+   * @throws {BufferError} `"consumed"` when another capsule or tensor is seen to
+   * own the struct.
    * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
    */
   constructor(
@@ -86,16 +125,17 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   ) {
     if (name !== "dltensor" && name !== "dltensor_versioned") {
       throw new TypeError(
-        `Cannot wrap a struct named ${String(name)}: pass "dltensor" for a ` +
+        `Cannot wrap a struct named ${describe(name)}: pass "dltensor" for a ` +
           'DLManagedTensor*, "dltensor_versioned" for a ' +
           "DLManagedTensorVersioned*",
       );
     }
     this.#name = name;
+    if (options !== undefined) checkOptions("DlpackCapsule", options);
     this.#stream = options === undefined ? null : checkStream(options.stream);
     this.#owner = (pointer as unknown) instanceof Owner
       ? pointer as unknown as Owner // of capsuleOf()
-      : new Owner(checkPointer(pointer), name);
+      : claim(checkPointer(pointer), name);
   }
 
   /** The struct's name; `used_…` once somebody has consumed it, or it was disposed. */
@@ -149,11 +189,12 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * The capsule itself: it can be consumed once, and neither copies nor moves
    * anything. {@linkcode fromDlpack} does that.
    *
-   * @param request Is checked by the consumer.
+   * @param request Not looked at: the consumer checks what it gets.
    * @returns This capsule.
    * @throws {BufferError} `"consumed"` when it was consumed before.
    */
-  __dlpack__(_request?: DlpackRequest): DlpackCapsule {
+  __dlpack__(request?: DlpackRequest): DlpackCapsule;
+  __dlpack__(): DlpackCapsule {
     this.#unconsumed("import");
     return this;
   }
@@ -185,6 +226,16 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     owner?.release();
   }
 
+  /**
+   * What another copy of this module asks first.
+   *
+   * @ignore
+   */
+  [MODULE](): Introduction {
+    const stream = this.#stream;
+    return { abi: MODULE_ABI, kind: "capsule", stream, writable: false };
+  }
+
   #unconsumed(action: string): Owner {
     if (this.#owner !== null) return this.#owner;
     throw new BufferError(
@@ -211,6 +262,57 @@ export function consume(capsule: DlpackCapsule): Owner {
   return takeOwner(capsule);
 }
 
+/** For other files of this module: the owner that a capsule keeps. */
+export function ownerIn(capsule: DlpackCapsule): Owner {
+  return seeOwner(capsule);
+}
+
+/** For other files of this module: what a tensor says of itself to other copies. */
+export function introduceTensor(writable: boolean): Introduction {
+  return { abi: MODULE_ABI, kind: "tensor", stream: null, writable };
+}
+
+/**
+ * For other files of this module: whether a value is a capsule or tensor of
+ * another copy of it.
+ *
+ * @throws {TypeError} When that copy is of a version that this one cannot use.
+ */
+export function isOfOtherCopy(
+  value: unknown,
+  kind: Introduction["kind"],
+): value is OtherCapsule {
+  const introduction = introductionOf(value);
+  if (introduction === null) return false;
+  const { abi } = introduction;
+  if (abi !== MODULE_ABI) {
+    throw new TypeError(
+      `Cannot use a ${kind} of another copy of @dlpack/deno: that one speaks ` +
+        `version ${String(abi)} of what copies exchange, this one version ` +
+        `${MODULE_ABI}; have the program import one version of the module`,
+    );
+  }
+  return introduction.kind === kind;
+}
+
+function introductionOf(value: unknown): Introduction | null {
+  if (typeof value !== "object" || value === null) return null;
+  const introduce = (value as { [MODULE]?: unknown })[MODULE];
+  return typeof introduce === "function" ? introduce.call(value) : null;
+}
+
+/**
+ * For other files of this module: takes over what a capsule of another copy has.
+ *
+ * @throws {BufferError} `"consumed"` when it was used before.
+ */
+export function adopt(other: OtherCapsule): DlpackCapsule {
+  const name = other.name as ManagedName;
+  const pointer = other.take();
+  const stream = introductionOf(other)?.stream ?? null;
+  return new DlpackCapsule(pointer, name, stream === null ? {} : { stream });
+}
+
 /** For other files of this module: what is to be waited for. */
 export function streamOf(capsule: DlpackCapsule): number | bigint | null {
   return streamIn(capsule);
@@ -234,7 +336,8 @@ function checkStream(
   const isInteger = typeof stream === "bigint" || Number.isSafeInteger(stream);
   if (isInteger && stream >= -1 && stream < 2n ** 64n) return stream;
   throw new TypeError(
-    `The option "stream" must be an integer from -1 on, not ${String(stream)}`,
+    `The option "stream" must be an integer from -1 on, not ` +
+      describe(stream),
   );
 }
 
@@ -256,9 +359,7 @@ function checkPointer(
     );
   }
   throw new TypeError(
-    `Cannot wrap ${
-      Object.prototype.toString.call(pointer)
-    }: pass the Deno.PointerObject, or the address as a bigint, of a managed ` +
-      "tensor",
+    `Cannot wrap ${describe(pointer)}: pass the Deno.PointerObject, or the ` +
+      "address as a bigint, of a managed tensor",
   );
 }

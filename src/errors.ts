@@ -50,7 +50,7 @@ export class BufferError extends Error {
   readonly code: BufferErrorCode;
 
   /**
-   * Makes the error.
+   * An error about a tensor.
    *
    * @param code What went wrong, for programs.
    * @param message What was asked, what was found, and the way out.
@@ -60,4 +60,50 @@ export class BufferError extends Error {
     super(message, options);
     this.code = code;
   }
+}
+
+/** A value as messages show it: `"text"`, `3`, `an array`, `a Float32Array`. */
+export function describe(value: unknown): string {
+  switch (typeof value) {
+    case "string":
+      return JSON.stringify(
+        value.length > 40 ? `${value.slice(0, 40)}…` : value,
+      );
+    case "function":
+      return "a function";
+    case "bigint":
+      return `${value}n`;
+    case "object":
+      return value === null ? "null" : describeObject(value);
+    default:
+      return String(value);
+  }
+}
+
+function describeObject(value: object): string {
+  if (Array.isArray(value)) return "an array";
+  // Deno's pointers are objects without a prototype.
+  if (Object.getPrototypeOf(value) === null) return "a pointer";
+  const name: unknown = value.constructor?.name;
+  return typeof name === "string" && name !== "" && name !== "Object"
+    ? withArticle(name)
+    : "an object";
+}
+
+/** A noun with "a" or "an" before it. */
+export function withArticle(noun: string): string {
+  // "a uint8", "a Uint8Array", but "an int8": no noun here sounds otherwise.
+  return `${/^[aeio]/i.test(noun) ? "an" : "a"} ${noun}`;
+}
+
+/**
+ * Checks the last argument of a function.
+ *
+ * @throws {TypeError} When it is no object.
+ */
+export function checkOptions(of: string, options: unknown): void {
+  if (typeof options === "object" && options !== null) return;
+  throw new TypeError(
+    `The options of ${of} must be an object, not ${describe(options)}`,
+  );
 }

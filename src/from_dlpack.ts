@@ -1,41 +1,48 @@
 import { VERSION } from "../ffi/abi.ts";
+import { readHeader } from "../ffi/header.ts";
 import { runtimeOf } from "../ffi/devices/registry.ts";
 import type { DeviceMemory } from "../ffi/devices/runtime.ts";
 import type { Owner } from "../ffi/owner.ts";
 import {
+  adopt,
   consume,
   DlpackCapsule,
   type DlpackExporter,
+  isOfOtherCopy,
+  type OtherCapsule,
+  ownerIn,
   streamOf,
 } from "./capsule.ts";
+import type { Elements } from "./copy/elements.ts";
 import { allocate } from "./copy/memory.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
 import type { TypedArray } from "./dtype/table.ts";
+import { type BufferError, checkOptions, describe } from "./errors.ts";
 import { sizeOf } from "./layout.ts";
 import { checkStruct } from "./struct/check.ts";
 import * as refusals from "./struct/refusals.ts";
 import type { Struct } from "./struct/types.ts";
-import { makeCopy, makeTensor, type Tensor } from "./tensor/class.ts";
+import { elementsOf, makeCopy, makeTensor, Tensor } from "./tensor/class.ts";
 import { NativeStorage } from "./tensor/storage.ts";
 import { runSteps, runStepsAsync, type Steps } from "./transfer/steps.ts";
 import { copyFromDevice, putInOrder, synchronize } from "./transfer/to_host.ts";
 
 /** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */
 export interface FromDlpackOptions {
-  /** `"cpu"`: memory the host can read, copied there if need be; none: where it is. */
+  /** `"cpu"`: memory the host can read, copied there if need be. Default: where it is. */
   device?: "cpu" | null;
-  /** `true`: always a copy; `false`: never; none: only where needed. */
+  /** `true`: always a copy; `false`: never. Default: only where needed. */
   copy?: boolean | null;
 }
 
 /** The same for {@linkcode fromDlpackAsync}, which can be watched and stopped. */
 export interface FromDlpackAsyncOptions extends FromDlpackOptions {
-  /** Stops the copy; the promise is rejected with the signal's reason. */
+  /** Stops the copy; the promise is rejected with the signal's reason. Default: nothing does. */
   signal?: AbortSignal | null;
   /**
    * Called as a copy goes on, at last with all of the tensor's bytes; not for
-   * views, nor for tensors without elements.
+   * views, nor for tensors without elements. Default: nobody is told.
    */
   onProgress?: ((bytesDone: number, bytesTotal: number) => void) | null;
 }
@@ -46,15 +53,18 @@ export interface FromDlpackAsyncOptions extends FromDlpackOptions {
  *
  * | memory is | `device` | `copy` | result |
  * | --- | --- | --- | --- |
- * | the host's | any | none, `false` | a view |
+ * | the host's | any | `null` or `false` | a view |
  * | the host's | any | `true` | a copy; the producer's memory is given back |
- * | a device's | none | any | `BufferError`, code `"device"` |
- * | a device's | `"cpu"` | none, `true` | a copy; the producer's memory is given back |
+ * | a device's | `null` | any | `BufferError`, code `"device"` |
+ * | a device's | `"cpu"` | `null` or `true` | a copy; the producer's memory is given back |
  * | a device's | `"cpu"` | `false` | `BufferError`, code `"copy"` |
  *
  * The memory of a view is given back, by the producer's deleter, when the
- * tensor is disposed, when the last view of it is garbage, or at exit. On
- * failure it is given back at once.
+ * tensor is disposed, when the last view of it is garbage, or when the program
+ * ends (but not by an uncaught error or a signal, where Deno tells nobody). On
+ * failure it is given back at once, with one exception: a capsule that was
+ * passed itself and is refused only for the options stays as it was, so that it
+ * can be passed again with others.
  *
  * Follows the array API's `from_dlpack` and the order of NumPy's checks.
  *
@@ -62,8 +72,8 @@ export interface FromDlpackAsyncOptions extends FromDlpackOptions {
  * with `__dlpack__` and `__dlpack_device__`.
  * @param options Device and copy, as in NumPy.
  * @returns The tensor; `is()` narrows its dtype.
- * @throws {TypeError} When `x` is no exporter, or an option is none of the
- * allowed.
+ * @throws {TypeError} When `x` is no exporter, or an option has a value that is
+ * not allowed.
  * @throws {BufferError} When the tensor cannot be imported: its code says why.
  *
  * @example Three lines
@@ -82,15 +92,15 @@ export function fromDlpack(
   x: DlpackExporter,
   options?: FromDlpackOptions,
 ): Tensor {
+  if (options !== undefined) checkRequest("fromDlpack()", options);
   const device = options?.device ?? null;
   const copy = options?.copy ?? null;
-  if (options !== undefined) checkOptions(device, copy);
+  if (copy === true && isOwnTensor(x)) return x.copy();
   const capsule = ask(x, device, copy);
+  const struct = checkCapsule(capsule, x, device, copy);
   const stream = streamOf(capsule);
   const owner = consume(capsule);
   try {
-    const struct = checkStruct(owner);
-    checkRules(struct, device, copy);
     if (!isReadable(struct)) {
       return runSteps(importSteps(struct, owner, stream, copy, Infinity));
     }
@@ -112,9 +122,9 @@ const STEP_BYTES = 32 * 1024 * 1024;
  * {@linkcode fromDlpack} without blocking the event loop: for large tensors on
  * a device, and large copies.
  *
- * A view is there at once. A copy is made in pieces of 32 MiB, between which
- * other things can happen; while the runtime of CUDA, ROCm or OpenCL copies a
- * piece, too.
+ * A view is there at once. A copy is made in pieces of 32 MiB, between which the
+ * event loop turns; it also turns while the runtime of CUDA, ROCm or OpenCL
+ * copies a piece.
  *
  * @param x A capsule around a library's pointer, a tensor, or anything else
  * with `__dlpack__` and `__dlpack_device__`. Nobody may write to its memory
@@ -122,8 +132,8 @@ const STEP_BYTES = 32 * 1024 * 1024;
  * @param options Device and copy, as in NumPy; a signal that stops it, and a
  * function that is told how far it is.
  * @returns The tensor; `is()` narrows its dtype.
- * @throws {TypeError} When `x` is no exporter, or an option is none of the
- * allowed.
+ * @throws {TypeError} When `x` is no exporter, or an option has a value that is
+ * not allowed.
  * @throws {BufferError} When the tensor cannot be imported: its code says why.
  * @throws {unknown} The signal's reason, when the producer's memory was given
  * back.
@@ -150,35 +160,47 @@ export async function fromDlpackAsync(
   x: DlpackExporter,
   options: FromDlpackAsyncOptions = {},
 ): Promise<Tensor> {
+  checkRequest("fromDlpackAsync()", options);
   const device = options.device ?? null;
   const copy = options.copy ?? null;
   const signal = options.signal ?? null;
   const onProgress = options.onProgress ?? null;
-  checkOptions(device, copy);
   checkAsyncOptions(signal, onProgress);
   signal?.throwIfAborted();
+  const run = (
+    steps: Steps<Tensor>,
+    { info, isPacked, layout }: Elements,
+  ): Promise<Tensor> => {
+    const total = bytesOf(packingOf(info, isPacked), sizeOf(layout.shape));
+    return runStepsAsync(steps, signal, (done) => {
+      if (done > 0) onProgress?.(Math.floor(done * total), total);
+    });
+  };
+  if (copy === true && isOwnTensor(x)) {
+    using _held = x.hold();
+    const elements = elementsOf(x);
+    const { data } = elements;
+    return await run(copySteps(elements, data, STEP_BYTES), elements);
+  }
   const capsule = ask(x, device, copy);
+  const struct = checkCapsule(capsule, x, device, copy);
   const stream = streamOf(capsule);
   const owner = consume(capsule);
   try {
-    const struct = checkStruct(owner);
-    checkRules(struct, device, copy);
     if (isReadable(struct) && !isToCopy(struct, copy)) {
       return viewOf(struct, owner);
     }
     const steps = importSteps(struct, owner, stream, copy, STEP_BYTES);
-    const { info, isPacked, layout: { shape } } = struct;
-    const total = bytesOf(packingOf(info, isPacked), sizeOf(shape));
-    return await runStepsAsync(steps, signal, (done) => {
-      if (done > 0) onProgress?.(Math.floor(done * total), total);
-    });
+    return await run(steps, struct);
   } catch (error) {
     owner.releaseAfterFailure();
     throw error;
   }
 }
 
-function checkOptions(device: unknown, copy: unknown): void {
+function checkRequest(of: string, options: FromDlpackOptions): void {
+  checkOptions(of, options);
+  const { device = null, copy = null } = options;
   if (device !== null && device !== "cpu") {
     throw new TypeError(
       `The option "device" must be "cpu" or null, not ${describe(device)}`,
@@ -206,6 +228,12 @@ function checkAsyncOptions(signal: unknown, onProgress: unknown): void {
 
 /** A capsule answers every request with itself. */
 const { __dlpack__: answerOfCapsule } = DlpackCapsule.prototype;
+const { __dlpack__: answerOfTensor } = Tensor.prototype;
+
+/** Whether it is a tensor of this module, which is asked like any other. */
+function isOwnTensor(x: unknown): x is Tensor {
+  return x instanceof Tensor && x.__dlpack__ === answerOfTensor;
+}
 
 /** Asks for the tensor, as the array API says. */
 function ask(
@@ -229,10 +257,62 @@ function askOther(
     copy,
   });
   if (capsule instanceof DlpackCapsule) return capsule;
+  if (isOfOtherCopy(capsule, "capsule")) {
+    if (capsule as unknown === x) refuseUntaken(capsule, device, copy);
+    return adopt(capsule);
+  }
   throw new TypeError(
     "Cannot import: __dlpack__() must return a DlpackCapsule, not " +
       describe(capsule),
   );
+}
+
+/**
+ * Refuses a capsule of another copy of this module for the options, before it is
+ * taken: then it stays as it was.
+ */
+function refuseUntaken(
+  { pointer, name }: OtherCapsule,
+  device: "cpu" | null,
+  copy: boolean | null,
+): void {
+  if (name !== "dltensor" && name !== "dltensor_versioned") return;
+  const header = readHeader(pointer, name);
+  let refusal: BufferError | null = null;
+  try {
+    if (header !== null) {
+      refusal = refusalOf(checkStruct(header, name), device, copy);
+    }
+  } catch {
+    // A bad struct is taken, and released.
+  }
+  if (refusal !== null) throw refusal;
+}
+
+/**
+ * Checks what is in a capsule. It is released when that is bad, or when it was
+ * made for this import and is refused for the options.
+ *
+ * @param x What was asked for it.
+ */
+function checkCapsule(
+  capsule: DlpackCapsule,
+  x: DlpackExporter,
+  device: "cpu" | null,
+  copy: boolean | null,
+): Struct {
+  const owner = ownerIn(capsule);
+  let struct: Struct;
+  try {
+    struct = checkStruct(owner.header(), owner.name);
+  } catch (error) {
+    consume(capsule).releaseAfterFailure();
+    throw error;
+  }
+  const refusal = refusalOf(struct, device, copy);
+  if (refusal === null) return struct;
+  if (capsule !== x) consume(capsule).releaseAfterFailure();
+  throw refusal;
 }
 
 function checkExporter(x: unknown): void {
@@ -250,31 +330,25 @@ function checkExporter(x: unknown): void {
       ? "Cannot import a bare pointer: wrap it in new DlpackCapsule(pointer, " +
         '"dltensor" for a DLManagedTensor*, "dltensor_versioned" for a ' +
         "DLManagedTensorVersioned*)"
+      : ArrayBuffer.isView(x)
+      ? `Cannot import ${describe(x)}: make a tensor of it with Tensor.from()`
       : `Cannot import ${describe(x)}: it has no __dlpack__() and ` +
         "__dlpack_device__()",
   );
 }
 
-function describe(x: unknown): string {
-  if (typeof x === "string") return JSON.stringify(x);
-  if (typeof x === "function") return "a function";
-  if (typeof x !== "object" || x === null) return String(x);
-  return Object.prototype.toString.call(x);
-}
-
-/** NumPy's rules of device and copy. */
-function checkRules(
+/** What NumPy's rules of device and copy say against a tensor, if anything. */
+function refusalOf(
   struct: Struct,
   device: "cpu" | null,
   copy: boolean | null,
-): void {
+): BufferError | null {
   const { deviceType, isCopied } = struct;
   if (isHost(deviceType)) {
-    if (copy === false && isCopied) throw refusals.wasCopied();
-  } else {
-    if (device === null) throw refusals.onDevice(struct);
-    if (copy === false) throw refusals.needsCopy(struct);
+    return copy === false && isCopied ? refusals.wasCopied() : null;
   }
+  if (device === null) return refusals.onDevice(struct);
+  return copy === false ? refusals.needsCopy(struct) : null;
 }
 
 /** Whether the host can read the memory at once. */
@@ -296,6 +370,18 @@ function viewOf(struct: Struct, owner: Owner): Tensor {
   owner.consume(struct.length * struct.info.array.BYTES_PER_ELEMENT);
   const storage = new NativeStorage(struct, owner);
   return makeTensor(storage, struct.layout);
+}
+
+/** The steps to a copy of what the host reads. */
+function* copySteps(
+  elements: Elements,
+  from: TypedArray,
+  stepBytes: number,
+): Steps<Tensor> {
+  const { info, isPacked, layout: { shape } } = elements;
+  const data = allocate(info, isPacked, sizeOf(shape));
+  yield* putInOrder(elements, from, data, stepBytes);
+  return makeCopy(info, isPacked, data, shape);
 }
 
 /** The steps where memory is waited for, or copied in pieces. */
@@ -320,9 +406,11 @@ function* importSteps(
     }
     const view = viewOf(struct, owner);
     if (!isToCopy(struct, copy)) return view;
-    data = allocate(info, isPacked, size);
-    yield* putInOrder(struct, view.data, data, stepBytes);
-  } else if (size > 0) {
+    const copied = yield* copySteps(struct, elementsOf(view).data, stepBytes);
+    owner.release();
+    return copied;
+  }
+  if (size > 0) {
     const runtime = runtimeOf(deviceType);
     if (runtime === undefined) throw refusals.noRuntime(struct);
     const memory = memoryOf(struct, stream);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { BufferError } from "./errors.ts";
+import { BufferError, describe } from "./errors.ts";
 
 /** Where a strided view starts and how it steps, in elements. */
 export interface Layout {
@@ -19,12 +19,52 @@ export interface Layout {
 /** One axis of a slice: an index drops it, `null` keeps it whole. */
 export type Range =
   | number
+  | bigint
   | null
   | readonly [
-    start?: number | null,
-    stop?: number | null,
-    step?: number | null,
+    start?: number | bigint | null,
+    stop?: number | bigint | null,
+    step?: number | bigint | null,
   ];
+
+/**
+ * An integer as a number: elements of int64 tensors, which are bigints, count
+ * and index as numbers do.
+ *
+ * @param what What it is, for the message.
+ * @throws {TypeError} When it is no number.
+ * @throws {RangeError} When it is a number, but no integer.
+ */
+export function toInteger(value: unknown, what: string): number {
+  const number = typeof value === "bigint" ? Number(value) : value;
+  if (Number.isInteger(number)) return number as number + 0; // not -0
+  const Class = typeof value === "number" ? RangeError : TypeError;
+  throw new Class(`${what} must be an integer, not ${describe(value)}`);
+}
+
+/**
+ * Integers as numbers.
+ *
+ * @param what What they are, for the message: `"shape"`.
+ * @param example How they are passed.
+ * @throws {TypeError} When they are no array of numbers.
+ * @throws {RangeError} When one is no integer.
+ */
+export function toIntegers(
+  values: unknown,
+  what: string,
+  example: string,
+): number[] {
+  if (!Array.isArray(values) && !ArrayBuffer.isView(values)) {
+    throw new TypeError(
+      `The ${what} must be an array, not ${describe(values)}: pass ${example}`,
+    );
+  }
+  return Array.from(
+    values as ArrayLike<unknown>,
+    (value, axis) => toInteger(value, `The ${what} at axis ${axis}`),
+  );
+}
 
 /** The number of elements of a shape: 1 for no axes. */
 export function sizeOf(shape: readonly number[]): number {
@@ -119,14 +159,36 @@ export function describeShape(shape: readonly number[]): string {
  * An axis number, negative ones counted from the end.
  *
  * @throws {RangeError} When there is no such axis.
+ * @throws {TypeError} When it is no integer.
  */
-export function resolveAxis(axis: number, ndim: number): number {
-  if (!Number.isInteger(axis) || axis < -ndim || axis >= ndim) {
+export function resolveAxis(axis: number | bigint, ndim: number): number {
+  const number = toInteger(axis, "An axis");
+  if (number < -ndim || number >= ndim) {
     throw new RangeError(
       `Axis ${axis} is out of range: the tensor has ${ndim} axes`,
     );
   }
-  return axis < 0 ? axis + ndim : axis;
+  return number < 0 ? number + ndim : number;
+}
+
+/**
+ * An index, negative ones counted from the end.
+ *
+ * @throws {RangeError} When it is outside of the axis.
+ * @throws {TypeError} When it is no integer.
+ */
+export function resolveIndex(
+  index: unknown,
+  axis: number,
+  length: number,
+): number {
+  const number = toInteger(index, `The index for axis ${axis}`);
+  if (number < -length || number >= length) {
+    throw new RangeError(
+      `Index ${index} is out of range for axis ${axis} of length ${length}`,
+    );
+  }
+  return number < 0 ? number + length : number;
 }
 
 /**
@@ -150,13 +212,8 @@ export function sliceLayout(from: Layout, ranges: readonly Range[]): Layout {
     const range = ranges[axis] ?? null;
     const length = lengths[axis]!;
     const stride = steps[axis]!;
-    if (typeof range === "number") {
-      if (!Number.isInteger(range) || range < -length || range >= length) {
-        throw new RangeError(
-          `Index ${range} is out of range for axis ${axis} of length ${length}`,
-        );
-      }
-      offset += (range < 0 ? range + length : range) * stride;
+    if (typeof range === "number" || typeof range === "bigint") {
+      offset += resolveIndex(range, axis, length) * stride;
     } else if (range === null) {
       shape.push(length);
       strides.push(stride);
@@ -173,26 +230,24 @@ export function sliceLayout(from: Layout, ranges: readonly Range[]): Layout {
 
 /** Python's `slice.indices`. */
 function resolveRange(
-  range: Exclude<Range, number | null>,
+  range: Exclude<Range, number | bigint | null>,
   length: number,
   axis: number,
 ): { start: number; step: number; count: number } {
   if (!Array.isArray(range)) {
     throw new TypeError(
-      `Cannot slice axis ${axis} by ${String(range)}: ` +
+      `Cannot slice axis ${axis} by ${describe(range)}: ` +
         "pass an index, null, or [start, stop, step]",
     );
   }
-  const from: number | null = range[0] ?? null;
-  const to: number | null = range[1] ?? null;
-  const step: number = range[2] ?? 1;
-  for (const bound of [from, to, step]) {
-    if (bound !== null && !Number.isInteger(bound)) {
-      throw new TypeError(
-        `Cannot slice axis ${axis} by ${String(bound)}: it is not an integer`,
-      );
-    }
-  }
+  const [from, to, step] = [range[0], range[1], range[2] ?? 1n].map((bound) => {
+    if (bound === undefined || bound === null) return null;
+    const number = typeof bound === "bigint" ? Number(bound) : bound;
+    if (Number.isInteger(number)) return number;
+    throw new TypeError(
+      `Cannot slice axis ${axis} by ${describe(bound)}: it is not an integer`,
+    );
+  }) as [number | null, number | null, number];
   if (step === 0) {
     throw new RangeError(`Cannot slice axis ${axis} by a step of 0`);
   }
@@ -217,15 +272,20 @@ function resolveRange(
  *
  * @throws {RangeError} When the axes are not a permutation.
  */
-export function transposeLayout(from: Layout, axes: readonly number[]): Layout {
+export function transposeLayout(
+  from: Layout,
+  axes: readonly (number | bigint)[],
+): Layout {
   const ndim = from.shape.length;
   const order = axes.length === 0
     ? from.shape.map((_, axis) => ndim - 1 - axis)
     : axes.map((axis) => resolveAxis(axis, ndim));
   if (order.length !== ndim || new Set(order).size !== ndim) {
     throw new RangeError(
-      `Cannot transpose to axes ${describeShape(axes)}: ` +
-        `each of the ${ndim} axes must be named once`,
+      `Cannot transpose to axes [${
+        axes.join(", ")
+      }]: each of the ${ndim} axes ` +
+        "must be named once",
     );
   }
   return {
@@ -240,9 +300,13 @@ export function transposeLayout(from: Layout, axes: readonly number[]): Layout {
  * is worked out.
  *
  * @throws {RangeError} When the number of elements differs.
+ * @throws {TypeError} When it is no array of integers.
  * @throws {BufferError} `"layout"` when only a copy could do it.
  */
-export function reshapeLayout(from: Layout, to: readonly number[]): Layout {
+export function reshapeLayout(
+  from: Layout,
+  to: readonly (number | bigint)[],
+): Layout {
   const shape = resolveShape(to, sizeOf(from.shape));
   const strides = reshapedStrides(from, shape);
   if (strides === null) {
@@ -256,20 +320,23 @@ export function reshapeLayout(from: Layout, to: readonly number[]): Layout {
   return { shape, strides, offset: from.offset };
 }
 
-function resolveShape(to: readonly number[], size: number): number[] {
+function resolveShape(
+  to: readonly (number | bigint)[],
+  size: number,
+): number[] {
+  const shape = toIntegers(to, "shape", "reshape([2, -1])");
   const fail = (): never => {
     throw new RangeError(
-      `Cannot reshape ${size} elements to ${describeShape(to)}`,
+      `Cannot reshape ${size} elements to ${describeShape(shape)}`,
     );
   };
   let known = 1;
   let unknown = -1;
-  for (const [axis, length] of to.entries()) {
+  for (const [axis, length] of shape.entries()) {
     if (length === -1 && unknown === -1) unknown = axis;
     else if (!Number.isSafeInteger(length) || length < 0) fail();
     else known *= length;
   }
-  const shape = [...to];
   if (unknown !== -1) {
     if (known === 0 || size % known !== 0) fail();
     shape[unknown] = size / known;

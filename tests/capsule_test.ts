@@ -27,7 +27,11 @@ Deno.test("DlpackCapsule refuses what is no pointer, and names the way out", () 
   assertThrows(wrap(0n), TypeError, "Cannot wrap NULL");
   assertThrows(wrap(undefined), TypeError, "pass the Deno.PointerObject");
   assertThrows(wrap(140737488355328), TypeError, "address as a bigint");
-  assertThrows(wrap(new Uint8Array(80)), TypeError, "[object Uint8Array]");
+  assertThrows(
+    wrap(new Uint8Array(80)),
+    TypeError,
+    "Cannot wrap a Uint8Array: pass",
+  );
   const pointer = make(floats([2]));
   assertThrows(wrap(pointer, "tensor"), TypeError, '"dltensor_versioned" for');
   assertThrows(wrap(pointer, "used_dltensor"), TypeError, "used_dltensor");

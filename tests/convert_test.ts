@@ -337,7 +337,7 @@ Deno.test("astype refuses a dtype that there is not", () => {
     assertThrows(
       () => t.astype(dtype as DType),
       TypeError,
-      `There is no dtype "${dtype}": it is one of int1, int2,`,
+      `There is no dtype ${JSON.stringify(dtype)}: it is one of int1, int2,`,
     );
   }
 });

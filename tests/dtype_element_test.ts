@@ -377,7 +377,7 @@ Deno.test("packed elements of fewer than 8 bits are read and written", async (t)
         assertEquals(t.data, pack(patterns.toReversed(), bits));
 
         const own = Tensor.from(t.data.slice() as Uint8Array, t.shape, {
-          dtype: name as DType,
+          dtype: name as "uint4",
         });
         assertElements(own, expected.toReversed());
       }
@@ -412,7 +412,7 @@ Deno.test("padded elements of fewer than 8 bits have a byte each", async (t) => 
         assertElements(t, values.toReversed());
 
         const own = Tensor.from(raw.slice(), undefined, {
-          dtype: name as DType,
+          dtype: name as "uint4",
           padded: true,
         });
         assertEquals(own.itemsize, 1);

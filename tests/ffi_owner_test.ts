@@ -128,7 +128,11 @@ Deno.test("release() is for imported tensors that nobody else uses", () => {
     deletions(() => {
       using t = importFixture(floats([2]));
       const exported = t.__dlpack__({ maxVersion: [1, 0] });
-      assertBufferError(() => t.release(), "consumed", "1 consumer uses");
+      assertBufferError(
+        () => t.release(),
+        "consumed",
+        "while 1 export, call or hold uses",
+      );
       assertEquals(t.get(1), 1, "it is as it was");
       exported[Symbol.dispose]();
       t.release()[Symbol.dispose]();

@@ -1,5 +1,5 @@
 /**
- * A loop over many tensors of 1 MiB, for memory_test.ts in a process of its
+ * A loop over many tensors of 1 MiB, for ffi_pressure_test.ts in a process of its
  * own: prints what it saw as JSON.
  */
 

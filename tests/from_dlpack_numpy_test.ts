@@ -71,7 +71,7 @@ Deno.test("test_strides_not_multiple_of_itemsize: strides count elements", () =>
   assertThrows(
     () => Tensor.from(arange(5), [2], { strides: [1.5] }),
     RangeError,
-    "integers",
+    "must be an integer, not 1.5",
   );
 });
 
@@ -131,7 +131,7 @@ Deno.test("test_invalid_byte_swapping: data is a typed array, in native order", 
     () =>
       Tensor.from(new DataView(new ArrayBuffer(8)) as unknown as TypedArray),
     TypeError,
-    "not a typed array",
+    "a DataView: pass a typed array",
   );
 });
 

@@ -136,10 +136,11 @@ function tryCase(from: Case, kept: Tensor[]): string {
     return now.deleted - before.deleted;
   };
   let tensor: Tensor;
+  const isVersioned = from.versioned !== from.asOther;
+  const name = isVersioned ? "dltensor_versioned" : "dltensor";
+  const capsule = new DlpackCapsule(pointer, name);
   try {
-    const isVersioned = from.versioned !== from.asOther;
-    const name = isVersioned ? "dltensor_versioned" : "dltensor";
-    tensor = fromDlpack(new DlpackCapsule(pointer, name), from.options);
+    tensor = fromDlpack(capsule, from.options);
   } catch (error) {
     assert(error instanceof BufferError, `not a BufferError: ${error}`);
     const { code } = error;
@@ -149,6 +150,12 @@ function tryCase(from: Case, kept: Tensor[]): string {
       verdict.refused.includes(code) || isBeyond,
       `refused as "${code}", not as one of ${verdict.refused}: ${error}`,
     );
+    // Refused by the options alone, it stays as it was.
+    const isUnused = capsule.name === name;
+    const stays = verdict.stays && verdict.refused.includes(code);
+    assert(isUnused === stays, `${capsule.name} after "${code}"`);
+    if (isUnused) assertEquals(deleted(), 0);
+    capsule[Symbol.dispose]();
     const called = deleted();
     assert(verdict.calls.includes(called), `${called} calls of the deleter`);
     // What was not called is ours to free.
@@ -472,7 +479,7 @@ function take(
       return null;
     case "toArray":
       expect(
-        same([tensor.toArray()].flat(shape.length), values()),
+        same(([tensor.toArray()] as unknown[]).flat(shape.length), values()),
         "toArray",
       );
       return null;

@@ -365,6 +365,8 @@ export interface Verdict {
   extent: Extent | null;
   /** Whether it can be tried: it may copy too much, or what is not there. */
   isFeasible: boolean;
+  /** Whether a capsule stays as it was: refused for the options alone. */
+  stays: boolean;
 }
 
 /** The bytes from the lowest to the highest element: those of `data`. */
@@ -397,7 +399,11 @@ export interface Meaning {
 
 /** Works out what `fromDlpack` must do, check by check in their order. */
 export function judge(from: Case): Verdict {
-  const { versioned, options, dtype: [code, bits, lanes] } = from;
+  const { versioned, options, dtype: [code, , lanes] } = from;
+  // As libraries wrote bool that are older than DLPack's own.
+  const isOldBool = !versioned && code === 1 && from.dtype[1] === 1 &&
+    lanes === 1;
+  const bits = isOldBool ? 8 : from.dtype[1];
   const [major] = from.version;
   const [deviceType] = from.device;
   const calls = from.nullDeleter ? [0] : [1];
@@ -410,6 +416,7 @@ export function judge(from: Case): Verdict {
     meaning: null,
     extent: null,
     isFeasible: true,
+    stays: false,
   });
 
   if (from.asOther) return { ...refuse("version"), calls: [0] };
@@ -430,7 +437,7 @@ export function judge(from: Case): Verdict {
   if (!devices.includes(deviceType)) return refuse("device");
   if (lanes === 0) return refuse("dtype");
   const dtype = dtypes.find((known) =>
-    known.code === code && known.bits === bits
+    known.code === (isOldBool ? 6 : code) && known.bits === bits
   );
   if (dtype === undefined) return refuse("dtype");
   const isPadded = versioned && (from.flags & 4n) !== 0n;
@@ -491,11 +498,15 @@ export function judge(from: Case): Verdict {
     ...refuse(...refused),
     extent,
   });
-  if (!isHost && options.device === null) return refuseThere("device");
-  if (!isHost && options.copy === false) return refuseThere("copy");
+  const refuseOption = (refused: BufferErrorCode): Verdict => ({
+    ...refuseThere(refused),
+    stays: true,
+  });
+  if (!isHost && options.device === null) return refuseOption("device");
+  if (!isHost && options.copy === false) return refuseOption("copy");
   // Host memory that is said to be a device's: its runtime refuses it, too.
   if (!isHost && size > 0n) return refuseThere("device", "copy");
-  if (isHost && options.copy === false && isCopied) return refuseThere("copy");
+  if (isHost && options.copy === false && isCopied) return refuseOption("copy");
   const isCopy = !isHost ||
     options.copy === true && (isReadOnly || !isCopied);
   const copyBytes = isCopy ? -floor(-size * BigInt(itembits), 8n) : 0n;
@@ -522,6 +533,7 @@ export function judge(from: Case): Verdict {
     },
     extent,
     isFeasible: !isCopy || isHonest && copyBytes <= MAX_COPY,
+    stays: false,
   };
 }
 

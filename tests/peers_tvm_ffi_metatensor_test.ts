@@ -324,6 +324,9 @@ tvmTest(
           assertEquals(source.useCount, 2);
           const error = assertThrows(() => fromDlpack(capsule), BufferError);
           assertEquals(error.code, code);
+          // Refused only for the options, a capsule stays as it was.
+          assertEquals(source.useCount, code === "device" ? 2 : 1);
+          capsule[Symbol.dispose]();
           assertEquals(source.useCount, 1);
         });
       }

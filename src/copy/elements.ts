@@ -30,6 +30,16 @@ import { allocate, duplicate } from "./memory.ts";
 import { type CopyPlan, ONE, planCopy, planPacked } from "./plan.ts";
 import { joinPixels, pickRuns, reverseRuns, splitPixels } from "./shuffles.ts";
 
+/** Elements of some memory. */
+export interface Elements {
+  /** Their dtype. */
+  readonly info: DTypeInfo;
+  /** Whether elements of fewer than 8 bits share bytes. */
+  readonly isPacked: boolean;
+  /** Which ones, counted from the start of the memory. */
+  readonly layout: Layout;
+}
+
 /** Elements `start` to `end`, which lie side by side in whole bytes. */
 export function elementsOf(
   info: DTypeInfo,

@@ -4,7 +4,9 @@
  * A new ArrayBuffer is filled with zeros, and its pages are new to the process:
  * together that takes longer than most copies into it. So the memory of copies
  * that were disposed is kept for the next ones of the same length, until the
- * garbage collector comes and finds that nobody has used it for a second.
+ * garbage collector comes and finds that nobody has used it for a second. Only
+ * memory that nobody else has seen: an operation may read a typed array long
+ * after its tensor was disposed.
  *
  * @module
  */
@@ -92,21 +94,14 @@ function takeKept(bytes: number): ArrayBuffer | undefined {
 }
 
 /**
- * Takes memory back that {@linkcode allocate} or {@linkcode duplicate} gave:
- * all typed arrays over it become empty. What C was told of stays as it is.
+ * Takes memory back that {@linkcode allocate} or {@linkcode duplicate} gave, and
+ * that nobody else was shown: no script the typed array, and no library the
+ * address.
  */
-export function giveBack(data: TypedArray): void {
-  const buffer = data.buffer as ArrayBuffer;
-  const { byteLength } = buffer;
-  if (byteLength === 0 || toldToC.has(buffer)) return;
-  let taken: ArrayBuffer;
-  try {
-    taken = buffer.transfer();
-  } catch {
-    return; // Somebody marked it as untransferable: it stays.
-  }
-  kept.push(taken);
-  keptBytes += byteLength;
+export function giveBack({ buffer }: TypedArray): void {
+  if (buffer.byteLength === 0) return;
+  kept.push(buffer as ArrayBuffer);
+  keptBytes += buffer.byteLength;
   while (keptBytes > MOST_BYTES || kept.length > MOST_BUFFERS) freeOldest();
   isUsed = true;
   if (!isWatched) watch();
@@ -141,11 +136,4 @@ const collections = new FinalizationRegistry(() => {
 function watch(): void {
   isWatched = true;
   collections.register({}, undefined);
-}
-
-const toldToC = new WeakSet<ArrayBufferLike>();
-
-/** C has the address of this memory, so it must not be used for anything else. */
-export function pin({ buffer }: ArrayBufferView): void {
-  toldToC.add(buffer);
 }

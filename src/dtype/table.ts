@@ -135,6 +135,17 @@ export type DTypeOfArray<A extends TypedArray> = A extends Int8Array ? "int8"
   : A extends Float64Array ? "float64"
   : DType;
 
+/** Every dtype whose elements, or their raw bits, lie in a typed array. */
+export type DTypeIn<A extends TypedArray> = {
+  [D in DType]: TypedArrayOf<D>[typeof Symbol.toStringTag] extends (
+    A extends Uint8ClampedArray ? "Uint8Array" : A[typeof Symbol.toStringTag]
+  ) ? D
+    : never;
+}[DType];
+
+/** An element, or arrays of them, as deep as there are axes. */
+export type NestedArray<E> = E | NestedArray<E>[];
+
 /** The constructor of a typed array. */
 export interface TypedArrayConstructor {
   /** The class's name, such as `"Float32Array"`. */

@@ -9,7 +9,7 @@ import { VERSION } from "../../ffi/abi.ts";
 import type { Loan } from "../../ffi/export.ts";
 import type { ManagedName } from "../../ffi/header.ts";
 import { isPointer } from "../../ffi/memory.ts";
-import { type KeptOpen, Owner } from "../../ffi/owner.ts";
+import { claim, type KeptOpen } from "../../ffi/owner.ts";
 import { capsuleOf, consume, DlpackCapsule } from "../capsule.ts";
 import { BufferError } from "../errors.ts";
 import { loanOf, Tensor } from "../tensor/class.ts";
@@ -101,7 +101,7 @@ function own(
   library: Callee,
 ): DlpackCapsule | null {
   if (pointer === null) return null;
-  const owner = new Owner(pointer as Deno.PointerObject, name);
+  const owner = claim(pointer as Deno.PointerObject, name);
   owner.keepOpen(library);
   return capsuleOf(owner);
 }

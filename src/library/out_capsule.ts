@@ -1,6 +1,6 @@
 import type { ManagedName } from "../../ffi/header.ts";
 import { pointerTo } from "../../ffi/memory.ts";
-import { type KeptOpen, Owner } from "../../ffi/owner.ts";
+import { claim, type KeptOpen } from "../../ffi/owner.ts";
 import { capsuleOf, type DlpackCapsule } from "../capsule.ts";
 import { BufferError } from "../errors.ts";
 
@@ -86,7 +86,7 @@ export class OutCapsule implements Disposable {
     this.#isLent = false;
     const [pointer] = new BigUint64Array(this.#cell);
     if (pointer === 0n) return;
-    const owner = new Owner(pointerTo(pointer!)!, name);
+    const owner = claim(pointerTo(pointer!)!, name);
     owner.keepOpen(from);
     this.#capsule = capsuleOf(owner);
   }

@@ -5,8 +5,13 @@
  */
 
 import { MAX_NDIM, VERSION } from "../../ffi/abi.ts";
-import { readData, readShape, readStrides } from "../../ffi/header.ts";
-import type { Owner } from "../../ffi/owner.ts";
+import {
+  type Header,
+  type ManagedName,
+  readData,
+  readShape,
+  readStrides,
+} from "../../ffi/header.ts";
 import { deviceName, isHost } from "../device.ts";
 import { entriesOf, packingOf } from "../dtype/packing.ts";
 import { dtypeByCode } from "../dtype/table.ts";
@@ -17,16 +22,31 @@ import type { Struct } from "./types.ts";
 /** The end of what a process can address, on any 64-bit system. */
 const ADDRESSES = 2 ** 48;
 
+const BOOL = dtypeByCode(6, 8)!;
+
+/**
+ * Whether elements are a bool in a byte each, as libraries wrote it that are
+ * older than DLPack's own bool (TVM, MXNet 1.9, decord 0.6): uint of 1 bit. In
+ * the versioned struct such elements share bytes.
+ */
+function isOldBool(
+  { code, bits, lanes }: Header,
+  name: ManagedName,
+): boolean {
+  return code === 1 && bits === 1 && lanes === 1 && name === "dltensor";
+}
+
 /**
  * Reads a struct and checks it. All in one function, as V8 does not join so many
  * by itself, and every import comes through here.
  *
+ * @param header What was read of it last.
+ * @param name Which struct it is.
  * @throws {BufferError} What is wrong with it, as its code says.
  */
-export function checkStruct(owner: Owner): Struct {
-  const header = owner.header();
-  const { ndim, lanes, bits, deviceType } = header;
-  if (owner.name === "dltensor_versioned" && header.major !== VERSION[0]) {
+export function checkStruct(header: Header, name: ManagedName): Struct {
+  const { ndim, lanes, deviceType } = header;
+  if (name === "dltensor_versioned" && header.major !== VERSION[0]) {
     throw refusals.otherVersion(header);
   }
   // Lanes become one axis more.
@@ -37,8 +57,11 @@ export function checkStruct(owner: Owner): Struct {
     throw refusals.unknownDevice(header);
   }
   if (lanes === 0) throw refusals.noLanes(header);
-  const info = dtypeByCode(header.code, bits);
+  const info = isOldBool(header, name)
+    ? BOOL
+    : dtypeByCode(header.code, header.bits);
   if (info === undefined) throw refusals.unknownDType(header);
+  const { bits } = info;
   const isPacked = bits < 8 && !header.isPadded;
   if (lanes > 1 && isPacked && bits * lanes % 8 !== 0) {
     throw refusals.brokenLanes(header);
@@ -50,14 +73,14 @@ export function checkStruct(owner: Owner): Struct {
   let isEmpty = false;
   for (let axis = 0; axis < ndim; axis++) {
     const length = shape[axis]!;
-    if (length < 0) throw refusals.negativeLength(shape);
+    if (length < 0) throw refusals.negativeLength(header);
     // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
     if (length === 0) isEmpty = true;
     else size *= length;
   }
   // No element is smaller than a bit, and bytes must be safe integers, too.
   if (size * Math.max(bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
-    throw refusals.tooLarge(shape);
+    throw refusals.tooLarge(header);
   }
   if (lanes > 1) shape.push(lanes);
 
@@ -72,7 +95,7 @@ export function checkStruct(owner: Owner): Struct {
   for (let axis = 0; axis < shape.length; axis++) {
     const length = shape[axis]!;
     if (!Number.isSafeInteger(strides[axis])) {
-      if (!isEmpty && length !== 1) throw refusals.tooFar(strides);
+      if (!isEmpty && length !== 1) throw refusals.tooFar(header);
       // It carries no meaning.
       strides[axis] = cStrides(shape)[axis]!;
     }
@@ -86,7 +109,7 @@ export function checkStruct(owner: Owner): Struct {
   let offset = 0;
   if (!isEmpty) {
     const { data } = header;
-    if (data === 0) throw refusals.noData(shape);
+    if (data === 0) throw refusals.noData(header);
     let first = lowest;
     let itemsize = Math.max(bits / 8, 1);
     if (isPacked) {
@@ -107,7 +130,7 @@ export function checkStruct(owner: Owner): Struct {
       !(end <= ADDRESSES && lowest >= -ADDRESSES &&
         start > (isAddress ? 0 : -ADDRESSES))
     ) {
-      throw refusals.outOfMemory(header, shape, strides);
+      throw refusals.outOfMemory(header);
     }
   }
   return {

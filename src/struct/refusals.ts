@@ -5,11 +5,16 @@
  */
 
 import { MAX_NDIM, VERSION } from "../../ffi/abi.ts";
-import type { Header } from "../../ffi/header.ts";
+import {
+  type Header,
+  readByteOffset,
+  readData,
+  readShapeExactly,
+  readStridesExactly,
+} from "../../ffi/header.ts";
 import { type DeviceName, deviceName } from "../device.ts";
 import { describeDataType } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
-import { describeShape } from "../layout.ts";
 import type { Struct } from "./types.ts";
 
 /** It is of another major version. */
@@ -77,54 +82,56 @@ export function noShape({ ndim }: Header): BufferError {
 }
 
 /** A length is negative. */
-export function negativeLength(shape: readonly number[]): BufferError {
+export function negativeLength(header: Header): BufferError {
   return new BufferError(
     "shape",
-    `Cannot import a tensor of shape ${describeShape(shape)}: lengths cannot ` +
-      "be negative",
+    `Cannot import ${shapeOf(header)}: lengths cannot be negative`,
   );
 }
 
 /** Its size overflows. */
-export function tooLarge(shape: readonly number[]): BufferError {
+export function tooLarge(header: Header): BufferError {
   return new BufferError(
     "shape",
-    `Cannot import a tensor of shape ${
-      describeShape(shape)
-    }: the size of its ` +
-      "elements overflows",
+    `Cannot import ${shapeOf(header)}: the size of its elements overflows`,
   );
 }
 
 /** A stride overflows. */
-export function tooFar(strides: readonly number[]): BufferError {
+export function tooFar(header: Header): BufferError {
   return new BufferError(
     "shape",
-    `Cannot import a tensor with strides ${describeShape(strides)}: they ` +
-      "overflow",
+    `Cannot import a tensor ${stridesOf(header)}: they overflow`,
   );
 }
 
 /** Its data is NULL although there are elements. */
-export function noData(shape: readonly number[]): BufferError {
+export function noData(header: Header): BufferError {
   return new BufferError(
     "data",
-    `Cannot import a tensor of shape ${describeShape(shape)}: its data is NULL`,
+    `Cannot import ${shapeOf(header)}: its data is NULL`,
   );
 }
 
 /** Its elements lie where no memory can be. */
-export function outOfMemory(
-  { data, byteOffset }: Header,
-  shape: readonly number[],
-  strides: readonly number[],
-): BufferError {
+export function outOfMemory(header: Header): BufferError {
+  const strides = header.hasStrides ? ` ${stridesOf(header)}` : "";
   return new BufferError(
     "shape",
-    `Cannot import a tensor of shape ${describeShape(shape)} with strides ` +
-      `${describeShape(strides)} at address ${data} + ${byteOffset}: it ` +
-      "reaches beyond the address space",
+    `Cannot import ${shapeOf(header)}${strides} at address ` +
+      `0x${readData().toString(16)} + ${readByteOffset()}: it reaches beyond ` +
+      "the address space",
   );
+}
+
+// Exactly as the struct has them, which a number may not be able to say.
+
+function shapeOf({ ndim }: Header): string {
+  return `a tensor of shape [${readShapeExactly(ndim).join(", ")}]`;
+}
+
+function stridesOf({ ndim }: Header): string {
+  return `with strides [${readStridesExactly(ndim).join(", ")}]`;
 }
 
 /** The exporter copied although it was asked not to. */

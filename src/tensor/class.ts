@@ -1,4 +1,3 @@
-import { MAX_NDIM } from "../../ffi/abi.ts";
 import {
   exportCopy,
   exportShared,
@@ -13,42 +12,50 @@ import {
   type DlpackExporter,
   type DlpackRequest,
   giveAway,
+  introduceTensor,
+  type Introduction,
 } from "../capsule.ts";
 import { convertElements } from "../convert/elements.ts";
-import { copyElements, copyOf } from "../copy/elements.ts";
-import { allocate, giveBack, pin } from "../copy/memory.ts";
-import { type Device, deviceName, DeviceType, isHost } from "../device.ts";
+import { copyElements, copyOf, type Elements } from "../copy/elements.ts";
+import { allocate, giveBack } from "../copy/memory.ts";
+import { type Device, deviceName, DeviceType } from "../device.ts";
 import {
   checkElement,
   type ElementAccess,
   elementAccess,
 } from "../dtype/element.ts";
 import { entriesOf, packingOf } from "../dtype/packing.ts";
-import {
-  type DType,
-  dtypeByName,
-  type DTypeInfo,
-  dtypeNames,
-  type DTypeOfArray,
-  dtypeOfArray,
-  type ElementOf,
-  type TypedArray,
-  type TypedArrayOf,
+import type {
+  DType,
+  DTypeIn,
+  DTypeInfo,
+  DTypeOfArray,
+  ElementOf,
+  NestedArray,
+  TypedArray,
+  TypedArrayOf,
 } from "../dtype/table.ts";
-import { BufferError } from "../errors.ts";
+import { BufferError, checkOptions, describe } from "../errors.ts";
 import {
   compactLayout,
-  cStrides,
   describeShape,
-  extentOf,
   isContiguous,
   type Layout,
   type Range,
   reshapeLayout,
+  resolveIndex,
   sizeOf,
   sliceLayout,
   transposeLayout,
 } from "../layout.ts";
+import {
+  checkArray,
+  checkAxes,
+  checkDType,
+  checkOut,
+  checkPlacement,
+  checkRequest,
+} from "./check.ts";
 import { formatArray } from "./format.ts";
 import { ArrayStorage, type Storage } from "./storage.ts";
 
@@ -56,20 +63,30 @@ export type { Range };
 
 /** How {@linkcode Tensor.from} is to read a typed array. */
 export interface TensorOptions<D extends DType = DType> {
-  /** The dtype; none: that of the typed array. */
+  /** The dtype. Default: that of the typed array. */
   dtype?: D;
-  /** In elements; none: C order. */
-  strides?: readonly number[];
-  /** The index of element [0, …, 0], in elements; none: 0. */
-  offset?: number;
-  /** Whether consumers must not write; none: they may. */
+  /** In elements. Default: those of C order. */
+  strides?: readonly (number | bigint)[];
+  /** The index of element [0, …, 0], in elements. Default: 0. */
+  offset?: number | bigint;
+  /** Whether consumers must not write. Default: `false`. */
   readOnly?: boolean;
-  /** Whether elements of fewer than 8 bits have a byte each; none: packed. */
+  /** Whether elements of fewer than 8 bits have a byte each. Default: `false`. */
   padded?: boolean;
 }
 
 let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
 let lendTensor: (tensor: unknown) => Loan | null;
+let lookInto: (tensor: Tensor) => Elements & { readonly data: TypedArray };
+
+/** Only this file makes tensors by themselves. */
+const KEY = Symbol("Tensor.from()");
+
+/** What `structuredClone` and `postMessage` stumble over, and then show. */
+const UNCLONEABLE = Symbol(
+  "A Tensor, of which the memory would be lost: send its data, or the address " +
+    "of release().take(),",
+);
 
 /**
  * A typed, strided view of memory: of a native library, shared and not
@@ -80,9 +97,14 @@ let lendTensor: (tensor: unknown) => Loan | null;
  * `data[offset + i * strides[0] + j * strides[1]]`.
  *
  * Views made by `slice`, `transpose` and `reshape` have the same `data`. The
- * memory of a native library goes back to it when it is disposed, through any
- * of its views, or when all of them are garbage: dispose, best with `using`,
- * what a loop imports.
+ * memory of a native library goes back to it when the tensor is disposed,
+ * through any of its views, or when all of them are garbage. In a loop, dispose
+ * of each import, best with `using`.
+ *
+ * Two things that JavaScript does to objects lose the memory: `{ ...t }` has no
+ * elements, and `deepStrictEqual` of `node:assert` takes all tensors for equal:
+ * compare `t.toArray()`. `structuredClone` and `postMessage` throw, and
+ * `JSON.stringify` gives nested arrays.
  *
  * @typeParam D The dtype; {@linkcode Tensor.is} narrows it.
  *
@@ -98,46 +120,52 @@ let lendTensor: (tensor: unknown) => Loan | null;
  * ```
  */
 export class Tensor<D extends DType = DType>
-  implements DlpackExporter, Disposable, Iterable<unknown> {
-  /** The data type's name. */
-  readonly dtype: D;
-  /** The length of each axis. */
-  readonly shape: readonly number[];
-  /** The step along each axis, in elements; negative and 0 are possible. */
-  readonly strides: readonly number[];
-  /** The index of element [0, …, 0] in `data`, in elements. */
-  readonly offset: number;
+  implements DlpackExporter, Disposable, Iterable<ElementOf<D> | Tensor<D>> {
+  // An own field, as the structured clone looks at nothing else.
+  private readonly uncloneable = UNCLONEABLE;
   readonly #storage: Storage;
+  readonly #layout: Layout;
+  #shape: readonly number[] | null = null;
+  #strides: readonly number[] | null = null;
   #access: ElementAccess | null = null;
   /** The `DLTensor` of this view, once a native function has asked for it. */
   #loan: Loan | null = null;
 
   static {
-    make = (storage, layout) => new Tensor(storage, layout);
+    make = (storage, layout) => new Tensor(KEY, storage, layout);
     lendTensor = (tensor) =>
       typeof tensor === "object" && tensor !== null && #loan in tensor
         ? tensor.#lend()
         : null;
+    lookInto = (tensor) => {
+      const { info, isPacked, data } = tensor.#storage;
+      return { info, isPacked, data, layout: tensor.#layout };
+    };
   }
 
-  private constructor(storage: Storage, layout: Layout) {
+  private constructor(key: symbol, storage: Storage, layout: Layout) {
+    if (key !== KEY) {
+      throw new TypeError(
+        "Cannot construct a Tensor: use Tensor.from() or fromDlpack()",
+      );
+    }
     this.#storage = storage;
-    this.dtype = storage.info.name as D;
-    this.shape = layout.shape;
-    this.strides = layout.strides;
-    this.offset = layout.offset;
+    this.#layout = layout;
   }
 
   /**
    * A tensor over JavaScript's memory, not copied.
    *
    * @param data The elements, or their raw bits: see {@linkcode DTypeMap}.
-   * @param shape The lengths; none: one axis with all elements.
+   * @param shape The lengths. Default: one axis with all elements.
    * @param options The dtype where the typed array does not tell it, strides
    * and offset in elements, and whether consumers may write.
    * @returns The tensor.
-   * @throws {TypeError} When the typed array does not hold that dtype.
-   * @throws {RangeError} When an element would lie outside of the typed array.
+   * @throws {TypeError} When `data` is no typed array or does not hold that
+   * dtype, or something else is of the wrong kind.
+   * @throws {RangeError} When an element would lie outside of the typed array,
+   * or some of it would be left over although there are neither strides nor an
+   * offset.
    *
    * @example Raw bits as bfloat16
    * ```ts
@@ -149,22 +177,18 @@ export class Tensor<D extends DType = DType>
    * assertEquals(t.toArray(), [1, 2]);
    * ```
    */
-  static from<A extends TypedArray, D extends DType = DTypeOfArray<A>>(
+  static from<
+    A extends TypedArray,
+    D extends DTypeIn<A> = DTypeOfArray<A> & DTypeIn<A>,
+  >(
     data: A,
-    shape?: readonly number[],
+    shape?: readonly (number | bigint)[],
     options: TensorOptions<D> = {},
   ): Tensor<D> {
-    const info = infoFor(data, options.dtype);
+    checkOptions("Tensor.from()", options);
+    const info = checkArray(data, options.dtype);
     const isPacked = info.bits < 8 && options.padded !== true;
-    const perElement = isPacked ? info.bits / 8 : entriesOf(info, isPacked, 1);
-    const capacity = Math.floor(data.length / perElement);
-    const lengths = [...shape ?? [capacity]];
-    const layout = {
-      shape: lengths,
-      strides: [...options.strides ?? cStrides(lengths)],
-      offset: options.offset ?? 0,
-    };
-    checkLayout(layout, capacity);
+    const layout = checkPlacement(info, isPacked, data, shape, options);
     const entries = data.constructor === info.array
       ? data
       : new info.array(data.buffer, data.byteOffset, data.length);
@@ -173,14 +197,37 @@ export class Tensor<D extends DType = DType>
     return make(storage, layout);
   }
 
+  /** The data type's name. */
+  get dtype(): D {
+    return this.#storage.info.name as D;
+  }
+
+  /** The length of each axis. A frozen array. */
+  get shape(): readonly number[] {
+    return this.#shape ??= Object.freeze([...this.#layout.shape]);
+  }
+
+  /**
+   * The step along each axis, in elements; negative and 0 are possible. A frozen
+   * array.
+   */
+  get strides(): readonly number[] {
+    return this.#strides ??= Object.freeze([...this.#layout.strides]);
+  }
+
+  /** The index of element [0, …, 0] in `data`, in elements. */
+  get offset(): number {
+    return this.#layout.offset;
+  }
+
   /** The number of axes. */
   get ndim(): number {
-    return this.shape.length;
+    return this.#layout.shape.length;
   }
 
   /** The number of elements. */
   get size(): number {
-    return sizeOf(this.shape);
+    return sizeOf(this.#layout.shape);
   }
 
   /** The bits of one element. */
@@ -215,25 +262,56 @@ export class Tensor<D extends DType = DType>
 
   /** Whether the elements lie in C order without gaps. */
   get isContiguous(): boolean {
-    return isContiguous(this.shape, this.strides);
+    const { shape, strides } = this.#layout;
+    return isContiguous(shape, strides);
   }
 
   /**
    * The memory itself, from the lowest to the highest element of what was
    * imported: no copy, the same typed array every time and in every view.
-   * What it holds for each dtype says {@linkcode DTypeMap}.
+   * {@linkcode DTypeMap} says what it holds for each dtype.
    *
-   * It keeps the memory alive, also when the tensor is gone, and is empty
-   * once the memory was given back. JavaScript has no read-only typed array:
-   * writing to one of a read-only tensor is undefined behaviour, and ends the
-   * process when the memory is write-protected. Never transfer its buffer (to
-   * a Worker, say): send {@linkcode Tensor.release | release}`().take()`.
+   * It keeps the memory alive, also when the tensor is gone. Once a library's
+   * memory was given back, it is empty; a copy's stays as it was.
+   *
+   * JavaScript has no read-only typed array. You must not write to one of a
+   * read-only tensor: that is undefined behaviour, and ends the process when the
+   * memory is write-protected. Never transfer its buffer: to hand a tensor to a
+   * Worker, send the address of `t.release().take()`.
+   *
+   * **Work that goes on after the call** must have ended before a library's
+   * memory is given back, by `dispose` or by the garbage collector: wrap the
+   * promise, `await t.during(file.write(t.bytes))`. Which functions copy what
+   * they are given, and which read it later, in Deno 2.9:
+   *
+   * | functions | what they do |
+   * | --- | --- |
+   * | `Deno.writeFile`, `Blob`, `File`, `FormData`, `Response`, `Request`, `fetch`, `Deno.serve`, `Deno.Kv`, `structuredClone`, `postMessage` without transfer, `BroadcastChannel`, `WebSocket.send`, `crypto.subtle`, WebGPU's `writeBuffer`, Node's `createHash().update`, `Buffer.from`, `brotliCompress`, `fs.write` | copy at the call |
+   * | `FsFile.write`, `Conn.write`, nonblocking functions of `Deno.dlopen`, Node's `pbkdf2` and `scrypt`, sharp, lmdb, the chunks of `conn.writable`, `Command.stdin` and Node's HTTP requests | read later: freed memory, when it was given back |
+   * | `FsFile.read`, `Conn.read`, Node's `fs.read` | write later: into freed memory, when it was given back |
+   * | `FsFile.writable`, `ReadableStream`, `Cache.put`, Node's `fs/promises.writeFile`, `createWriteStream`, `zlib.gzip` | read later, and throw when it was given back, the last two uncaught |
+   * | `CompressionStream`, `TextDecoderStream`, Node's `socket.write` | read later, and take nothing, without a word, when it was given back |
+   * | readers with `mode: "byob"` | fill the memory, and transfer the buffer: the tensor cannot be used any more, and is never freed. Use `file.read(t.bytes)`, or `t.data.set(chunk)` |
+   *
+   * Nonblocking functions that this module's {@linkcode dlopen} opens keep what
+   * they are given themselves.
    *
    * @throws {BufferError} `"released"` when the memory is gone; `"data"` when it
    * is longer than 16 GiB and V8 older than 15.
    */
   get data(): TypedArrayOf<D> {
-    return this.#storage.data as TypedArrayOf<D>;
+    return this.#storage.show() as TypedArrayOf<D>;
+  }
+
+  /**
+   * All bytes of {@linkcode Tensor.data | data}: files and sockets of Deno take
+   * nothing but a `Uint8Array`.
+   *
+   * @throws {BufferError} As `data` does.
+   */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    const { buffer, byteOffset, byteLength } = this.data;
+    return new Uint8Array(buffer, byteOffset, byteLength);
   }
 
   /**
@@ -243,9 +321,10 @@ export class Tensor<D extends DType = DType>
    * @returns The element, as {@linkcode DTypeMap} says for each dtype.
    * @throws {RangeError} When an index is outside its axis, or their number
    * is not that of the axes.
+   * @throws {TypeError} When an index is no integer.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
-  get(...index: number[]): ElementOf<D> {
+  get(...index: (number | bigint)[]): ElementOf<D> {
     const at = this.#indexOf(index, index.length);
     return this.#storage.read(at, this.#elements) as ElementOf<D>;
   }
@@ -257,12 +336,13 @@ export class Tensor<D extends DType = DType>
    * @param args One index for each axis, then the value.
    * @throws {RangeError} When an index is outside its axis, or their number
    * is not that of the axes.
-   * @throws {TypeError} When the value is of another kind.
+   * @throws {TypeError} When an index is no integer, or the value is of another
+   * kind than the elements are.
    * @throws {BufferError} `"readonly"` when the tensor is, `"released"` when
    * the memory is gone.
    */
-  set(...args: [...index: number[], value: ElementOf<D>]): void {
-    const at = this.#indexOf(args as number[], args.length - 1);
+  set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void {
+    const at = this.#indexOf(args, args.length - 1);
     const { data, info, readOnly } = this.#storage;
     if (readOnly) {
       throw new BufferError(
@@ -281,31 +361,30 @@ export class Tensor<D extends DType = DType>
     return this.#access ??= elementAccess(info, isPacked);
   }
 
-  #indexOf(index: readonly number[], count: number): number {
-    const { shape, strides } = this;
+  #indexOf(index: readonly unknown[], count: number): number {
+    const { shape, strides, offset } = this.#layout;
     if (count !== shape.length) {
       throw new RangeError(
-        `Cannot index ${shape.length} axes with ${count} indices`,
+        `Cannot index ${shape.length} axes with ${Math.max(count, 0)} indices`,
       );
     }
-    let at = this.offset;
+    let at = offset;
     for (let axis = 0; axis < count; axis++) {
       const length = shape[axis]!;
-      const i = index[axis]!;
+      const i = index[axis] as number;
       const from0 = i < 0 ? i + length : i;
-      if (!(from0 >= 0 && from0 < length) || !Number.isInteger(i)) {
-        throw new RangeError(
-          `Index ${i} is out of range for axis ${axis} of length ${length}`,
-        );
-      }
-      at += from0 * strides[axis]!;
+      at += (Number.isInteger(from0) && from0 >= 0 && from0 < length
+        ? from0
+        : resolveIndex(index[axis], axis, length)) * strides[axis]!;
     }
     return at;
   }
 
   /**
    * Cuts out a part, without a copy: NumPy's `x[1, :, ::-1]` is
-   * `x.slice(1, null, [null, null, -1])`.
+   * `x.slice(1, null, [null, null, -1])`. Unlike the `slice` of an array, which
+   * takes a start and an end, it takes one range for each axis: the first two
+   * rows are `x.slice([0, 2])`.
    *
    * @param ranges For each axis: an index, which drops the axis; `null` for
    * all of it; or `[start, stop, step]` with Python's meaning. Axes that are
@@ -313,50 +392,55 @@ export class Tensor<D extends DType = DType>
    * @returns A view.
    * @throws {RangeError} When there are more ranges than axes, an index is
    * outside its axis, or a step is 0.
+   * @throws {TypeError} When a range is none of these.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
   slice(...ranges: Range[]): Tensor<D> {
     this.#storage.check();
-    return make(this.#storage, sliceLayout(this, ranges));
+    return make(this.#storage, sliceLayout(this.#layout, ranges));
   }
 
   /**
    * Reorders the axes, without a copy.
    *
-   * @param axes The old axis for each new one; none: reversed, as NumPy's
-   * `x.T`.
+   * @param axes The old axis for each new one. Default: all axes reversed, as
+   * NumPy's `x.T`.
    * @returns A view.
    * @throws {RangeError} When an axis is not named exactly once.
+   * @throws {TypeError} When an axis is no integer.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
   transpose(...axes: number[]): Tensor<D> {
     this.#storage.check();
-    return make(this.#storage, transposeLayout(this, axes));
+    return make(this.#storage, transposeLayout(this.#layout, axes));
   }
 
   /**
    * The same elements, in C order, in another shape, without a copy.
    *
-   * @param shape The new lengths; one may be -1: it is worked out.
+   * @param shape The new lengths, as an array; one may be -1: it is worked out.
    * @returns A view.
    * @throws {RangeError} When the number of elements differs.
+   * @throws {TypeError} When it is no array of integers.
    * @throws {BufferError} `"layout"` when only a copy could do it,
    * `"released"` when the memory is gone.
    */
-  reshape(shape: readonly number[]): Tensor<D> {
+  reshape(shape: readonly (number | bigint)[]): Tensor<D> {
     this.#storage.check();
-    return make(this.#storage, reshapeLayout(this, shape));
+    return make(this.#storage, reshapeLayout(this.#layout, shape));
   }
 
   /**
-   * Copies the elements, in C order, into JavaScript's memory. A copy that is
-   * disposed gives its memory to the next one of its length: in a loop declare
-   * copies with `using`, or pass `out`.
+   * Copies the elements, in C order, into JavaScript's memory.
    *
-   * @param options `out`: a typed array like `data` to copy into, with as many
-   * entries as the elements take; none: a new one.
+   * New memory takes longer than most copies into it. In a loop, pass `out`; or
+   * declare copies with `using` and read them by `get`, `slice` and iteration:
+   * the memory of a disposed copy, whose `data` nobody asked for, is used again.
+   *
+   * @param options `out`: a typed array of the class that `data` has, with as
+   * many entries as the elements take, to copy into. Default: a new one.
    * @returns A writable tensor over the copy.
-   * @throws {TypeError} When `out` is of another type.
+   * @throws {TypeError} When `out` is of another class.
    * @throws {RangeError} When `out` has another length.
    * @throws {BufferError} `"released"` when the memory is gone, `"copy"` when
    * there is none for the copy.
@@ -373,22 +457,22 @@ export class Tensor<D extends DType = DType>
    * ```
    */
   copy(options: { out?: TypedArray } = {}): Tensor<D> {
-    const storage = this.#storage;
-    const { data, info, isPacked } = storage;
+    checkOptions("copy()", options);
+    const layout = this.#layout;
+    const { data, info, isPacked } = this.#storage;
     const { out } = options;
     if (out === undefined) {
-      const copy = copyOf(info, isPacked, data, this);
-      return makeCopy(info, isPacked, copy, this.shape);
+      const copy = copyOf(info, isPacked, data, layout);
+      return makeCopy(info, isPacked, copy, layout.shape);
     }
-    checkOut(out, data, entriesOf(info, isPacked, this.size));
+    checkOut(out, info.array, entriesOf(info, isPacked, this.size));
     if (sharesMemory(out, data)) {
       // What is read must not have been overwritten.
-      const apart = copyOf(info, isPacked, data, this);
+      const apart = copyOf(info, isPacked, data, layout);
       out.set(apart as never);
       giveBack(apart);
-    } else copyElements(info, isPacked, data, this, out);
-    const layout = compactLayout(this.shape);
-    return make(new ArrayStorage(info, isPacked, false, out, false), layout);
+    } else copyElements(info, isPacked, data, layout, out);
+    return over(info, isPacked, out, layout.shape);
   }
 
   /**
@@ -400,8 +484,13 @@ export class Tensor<D extends DType = DType>
    * their imaginary part on their way to real ones; all but 0 is `true`.
    *
    * @param dtype The dtype of the copy.
+   * @param options `out`: a typed array of the class that `data` of that dtype
+   * has, with as many entries as the elements take, to write to. Default: a new
+   * one.
    * @returns A writable tensor over the copy.
-   * @throws {TypeError} When there is no such dtype.
+   * @throws {TypeError} When there is no such dtype, or `out` is of another
+   * class.
+   * @throws {RangeError} When `out` has another length.
    * @throws {BufferError} `"dtype"` when one of the two is `handle`,
    * `"released"` when the memory is gone, `"copy"` when there is none for the
    * copy.
@@ -417,16 +506,30 @@ export class Tensor<D extends DType = DType>
    * assertEquals([...values], [1, -2]);
    * ```
    */
-  astype<E extends DType>(dtype: E): Tensor<E> {
+  astype<E extends DType>(
+    dtype: E,
+    options: { out?: TypedArray } = {},
+  ): Tensor<E> {
     const info = checkDType(dtype);
+    checkOptions("astype()", options);
     const { data, info: from, isPacked } = this.#storage;
-    const into = {
-      info,
-      isPacked: info.bits < 8,
-      data: allocate(info, info.bits < 8, this.size),
-    };
-    convertElements({ info: from, isPacked, data }, this, into);
-    return makeCopy(info, into.isPacked, into.data, this.shape);
+    const { size } = this;
+    const packs = info.bits < 8;
+    const { out } = options;
+    if (out !== undefined) {
+      checkOut(out, info.array, entriesOf(info, packs, size));
+    }
+    // What is read must not have been overwritten.
+    const isApart = out === undefined || sharesMemory(out, data);
+    const into = isApart ? allocate(info, packs, size) : out;
+    const side = { info, isPacked: packs, data: into };
+    convertElements({ info: from, isPacked, data }, this.#layout, side);
+    if (out === undefined) return makeCopy(info, packs, into, this.shape);
+    if (isApart) {
+      out.set(into as never);
+      giveBack(into);
+    }
+    return over(info, packs, out, this.shape);
   }
 
   /**
@@ -436,23 +539,43 @@ export class Tensor<D extends DType = DType>
    * @returns Arrays as deep as there are axes.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
-  toArray(): unknown {
-    const { shape, strides } = this;
+  toArray(): NestedArray<ElementOf<D>> {
+    const { shape, strides, offset } = this.#layout;
     const { data } = this.#storage;
     const elements = this.#elements;
-    if (shape.length === 0) return elements.get(data, this.offset);
-    const nest = (axis: number, start: number): unknown[] => {
+    if (shape.length === 0) return elements.get(data, offset) as ElementOf<D>;
+    const nest = (axis: number, start: number): NestedArray<ElementOf<D>>[] => {
       const length = shape[axis]!;
       const stride = strides[axis]!;
       // V8 makes a hash table of a longer one that is made at once.
-      const array = length < 2 ** 25 ? new Array<unknown>(length) : [];
+      const array = length < 2 ** 25
+        ? new Array<NestedArray<ElementOf<D>>>(length)
+        : [];
       const isLast = axis === shape.length - 1;
       for (let i = 0, at = start; i < length; i++, at += stride) {
-        array[i] = isLast ? elements.get(data, at) : nest(axis + 1, at);
+        array[i] = isLast
+          ? elements.get(data, at) as ElementOf<D>
+          : nest(axis + 1, at);
       }
       return array;
     };
-    return nest(0, this.offset);
+    return nest(0, offset);
+  }
+
+  /**
+   * What `JSON.stringify` shows: the same as {@linkcode Tensor.toArray}, but
+   * bigints as strings, which JSON has no numbers for.
+   *
+   * @returns Nested arrays, or the element of a tensor without axes.
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  toJSON(): unknown {
+    const { kind } = this.#storage.info;
+    const array = this.toArray();
+    if (kind !== "bigint" && kind !== "handle") return array;
+    const asText = (value: unknown): unknown =>
+      Array.isArray(value) ? value.map(asText) : String(value);
+    return asText(array);
   }
 
   /**
@@ -462,8 +585,8 @@ export class Tensor<D extends DType = DType>
    * @returns The iterator.
    * @throws {TypeError} When there are no axes.
    */
-  *[Symbol.iterator](): IterableIterator<unknown> {
-    const { shape } = this;
+  *[Symbol.iterator](): IterableIterator<ElementOf<D> | Tensor<D>> {
+    const { shape } = this.#layout;
     if (shape.length === 0) {
       throw new TypeError(
         "Cannot iterate over a tensor without axes: use get()",
@@ -497,17 +620,85 @@ export class Tensor<D extends DType = DType>
   }
 
   /**
+   * Keeps the memory as it is until the result is disposed: over `dispose` and
+   * garbage collection. For native code that goes on using the memory after a
+   * call, such as an index over a dataset or a kernel on a stream.
+   *
+   * A tensor that is disposed meanwhile cannot be used any more, but its memory
+   * is given back, and its typed arrays become empty, only at the end of the
+   * last hold. At exit the memory is left alone.
+   *
+   * @returns What ends it.
+   * @throws {BufferError} `"released"` when the memory is gone.
+   *
+   * @example Lend a tensor for longer than a call
+   * ```ts
+   * import { fromDlpack, Tensor } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const t = fromDlpack(Tensor.from(new Float32Array([1, 2])));
+   * const { data } = t;
+   * const held = t.hold();
+   * t[Symbol.dispose]();
+   * assertEquals(data.length, 2); // still there
+   * held[Symbol.dispose]();
+   * assertEquals(data.length, 0);
+   * ```
+   */
+  hold(): Disposable {
+    return this.#storage.hold();
+  }
+
+  /**
+   * Keeps the memory as it is until a promise has settled: for work that reads
+   * or writes `data` after the call that began it. {@linkcode Tensor.data} says
+   * which functions do.
+   *
+   * @param pending The promise of the work.
+   * @returns The same promise.
+   * @throws {TypeError} When it is no promise.
+   * @throws {BufferError} `"released"` when the memory is gone.
+   *
+   * @example Write a tensor to a file
+   * ```ts
+   * import { fromDlpack, Tensor } from "@dlpack/deno";
+   *
+   * async function save(path: string): Promise<void> {
+   *   using t = fromDlpack(Tensor.from(new Float32Array([1, 2])));
+   *   using file = await Deno.open(path, { write: true });
+   *   await t.during(file.write(t.bytes));
+   * }
+   * await save("/dev/null");
+   * ```
+   */
+  during<P extends PromiseLike<unknown>>(pending: P): P {
+    if (typeof pending?.then !== "function") {
+      throw new TypeError(
+        `Cannot keep the memory during ${
+          describe(pending)
+        }: pass the promise ` +
+          "of the work",
+      );
+    }
+    const held = this.hold();
+    const end = (): void => held[Symbol.dispose]();
+    pending.then(end, end);
+    return pending;
+  }
+
+  /**
    * Gives an imported tensor up without running its deleter: for another
    * consumer, or a Worker, which gets the address of what the capsule's
    * {@linkcode DlpackCapsule.take | take} returns. A capsule that is not taken
    * from still owns the struct, and releases it when it is garbage.
    * The whole managed tensor is given up, whatever this view shows of it, and
    * every view of it becomes empty. A Worker must dispose of what it imported
-   * before it ends: Deno lets nobody do that for it.
+   * before it ends, as Deno fires no event there.
    *
    * @returns The capsule, unconsumed.
    * @throws {BufferError} `"released"` when the memory is gone, `"data"` when
-   * it is JavaScript's own, `"consumed"` while exports use it.
+   * it is JavaScript's own, `"consumed"` while an export, a call or a hold uses
+   * it.
    *
    * @example Give a tensor up, and import it again
    * ```ts
@@ -543,10 +734,13 @@ export class Tensor<D extends DType = DType>
    *
    * What the consumer must know:
    *
-   * - The deleter of shared memory is JavaScript. Called from another thread it
-   *   waits for this thread's event loop, so a native function that waits for
-   *   such a thread must be `nonblocking`; and it must not be called while the
-   *   process, or the Worker that exported, is being torn down.
+   * - The deleter of shared memory is JavaScript, and runs on this thread. A call
+   *   from another thread waits until this thread's event loop turns. A native
+   *   function that waits for such a thread must therefore be `nonblocking`:
+   *   else both wait for ever.
+   * - It must not be called while the process is being torn down, nor after the
+   *   Worker that exported has ended: it would wait for ever. Export with
+   *   `copy: true` what may outlive the Worker.
    * - The deleter of a copy is plain C and can be called from any thread at any
    *   time, with the very struct that was handed out, not with a copy of it.
    * - An ArrayBuffer of JavaScript must not be transferred while it is shared.
@@ -568,16 +762,9 @@ export class Tensor<D extends DType = DType>
     storage.check();
     const { info, isPacked } = storage;
     const versioned = checkRequest(request, this.__dlpack_device__());
+    checkAxes(this.ndim);
     const isCopied = request.copy === true;
     const isPadded = info.bits < 8 && !isPacked;
-    const { code, bits } = info;
-    if (this.ndim > MAX_NDIM) {
-      throw new BufferError(
-        "shape",
-        `Cannot export a tensor with ${this.ndim} axes: 0 to ${MAX_NDIM} are ` +
-          "possible",
-      );
-    }
     if (storage.readOnly && !versioned && !isCopied) {
       throw new BufferError(
         "readonly",
@@ -597,17 +784,19 @@ export class Tensor<D extends DType = DType>
       readOnly: storage.readOnly && !isCopied,
       isCopied,
       isPadded,
-      device: this.__dlpack_device__(),
-      code,
-      bits,
-      shape: this.shape,
-      strides: this.strides,
+      // Pinned memory is the CPU's as well, where that is asked for.
+      device: request.dlDevice ?? this.__dlpack_device__(),
+      code: info.code,
+      bits: info.bits,
+      shape: this.#layout.shape,
+      strides: this.#layout.strides,
     };
     if (!isCopied) return this.#share(spec);
     const copy = this.copy();
-    const { strides } = copy;
+    const { strides } = copy.#layout;
     const copied = { ...spec, device: [DeviceType.cpu, 0], strides } as const;
-    const owner = exportCopy(copied, new Uint8Array(copy.data.buffer));
+    const { buffer } = copy.#storage.data;
+    const owner = exportCopy(copied, new Uint8Array(buffer as ArrayBuffer));
     if (owner === null) return copy.#share(copied);
     copy[Symbol.dispose]();
     return capsuleOf(owner);
@@ -620,7 +809,7 @@ export class Tensor<D extends DType = DType>
   /** The address of element [0, …, 0]: 0 when there is none. */
   #start(): bigint {
     if (this.size === 0) return 0n;
-    const byteOffset = this.offset * this.itemsize;
+    const byteOffset = this.#layout.offset * this.itemsize;
     if (Number.isInteger(byteOffset)) {
       return this.#storage.addressAt(byteOffset);
     }
@@ -634,11 +823,7 @@ export class Tensor<D extends DType = DType>
   /** Who gives the memory back, or is the memory, while C uses it. */
   #keeper(): Owner | TypedArray | null {
     if (this.size === 0) return null;
-    const { owner } = this.#storage;
-    if (owner !== null) return owner;
-    const { data } = this.#storage;
-    pin(data); // C has its address from here on
-    return data;
+    return this.#storage.owner ?? this.#storage.show();
   }
 
   #lend(): Loan {
@@ -653,8 +838,9 @@ export class Tensor<D extends DType = DType>
           "say so: pass a DLManagedTensorVersioned, or astype()",
       );
     }
+    checkAxes(this.ndim);
     const { code, bits } = info;
-    const { shape, strides } = this;
+    const { shape, strides } = this.#layout;
     const device = this.__dlpack_device__();
     const spec = { device, code, bits, shape, strides };
     return this.#loan = lend(spec, this.#start(), this.#keeper());
@@ -670,12 +856,12 @@ export class Tensor<D extends DType = DType>
   }
 
   /**
-   * Gives the memory back, now: a library's to the library, whose deleter runs,
-   * and a copy's to the next copies. `data`, and every typed array over the same
-   * buffer, is empty then. Typed arrays that were given to
-   * {@linkcode Tensor.from}, or to `copy` as `out`, stay as they are, and so does
-   * a copy that C was given the address of. Disposing one view disposes all of
-   * them. Idempotent.
+   * Gives the memory back, now, and makes the tensor and all of its views
+   * unusable. Idempotent.
+   *
+   * A library's memory goes to the library: its deleter runs, and `data`, with
+   * every typed array over the same buffer, is empty then. JavaScript's memory
+   * stays with whoever was handed `data`.
    */
   [Symbol.dispose](): void {
     this.#storage.release();
@@ -693,11 +879,21 @@ export class Tensor<D extends DType = DType>
     return formatArray(this);
   }
 
+  /**
+   * What another copy of this module asks first.
+   *
+   * @ignore
+   */
+  [Symbol.for("@dlpack/deno")](): Introduction {
+    return introduceTensor(!this.readOnly);
+  }
+
   /** What `console.log` shows: dtype, shape, strides, device and elements. */
   [Symbol.for("Deno.customInspect")](): string {
     const { type, id } = this.device;
-    const head = `Tensor ${this.dtype} ${describeShape(this.shape)}, strides ` +
-      `${describeShape(this.strides)}, ${type}:${id}`;
+    const { shape, strides } = this.#layout;
+    const head = `Tensor ${this.dtype} ${describeShape(shape)}, strides ` +
+      `${describeShape(strides)}, ${type}:${id}`;
     if (this.#storage.isReleased) return `${head}, released`;
     return `${head}${this.readOnly ? ", read-only" : ""}\n${this}`;
   }
@@ -719,6 +915,24 @@ export function makeTensor(storage: Storage, layout: Layout): Tensor {
   return make(storage, layout);
 }
 
+/** For other files of this module: the elements that a tensor is made of. */
+export function elementsOf(
+  tensor: Tensor,
+): Elements & { readonly data: TypedArray } {
+  return lookInto(tensor);
+}
+
+/** A tensor over a typed array that somebody has, in C order. */
+function over<D extends DType>(
+  info: DTypeInfo,
+  isPacked: boolean,
+  data: TypedArray,
+  shape: readonly number[],
+): Tensor<D> {
+  const storage = new ArrayStorage(info, isPacked, false, data, false);
+  return make(storage, compactLayout(shape));
+}
+
 /** For other files of this module: a tensor over a copy, in C order. */
 export function makeCopy<D extends DType>(
   info: DTypeInfo,
@@ -728,128 +942,4 @@ export function makeCopy<D extends DType>(
 ): Tensor<D> {
   const storage = new ArrayStorage(info, isPacked, false, data, true);
   return make(storage, compactLayout(shape));
-}
-
-function checkDType(dtype: string): DTypeInfo {
-  const info = dtypeByName(dtype);
-  if (info !== undefined) return info;
-  throw new TypeError(
-    `There is no dtype "${dtype}": it is one of ${dtypeNames.join(", ")}`,
-  );
-}
-
-function infoFor(data: TypedArray, dtype: DType | undefined): DTypeInfo {
-  const own = ArrayBuffer.isView(data) ? dtypeOfArray(data) : undefined;
-  if (own === undefined) {
-    throw new TypeError("Cannot make a tensor: data is not a typed array");
-  }
-  if (dtype === undefined) return own;
-  const info = checkDType(dtype);
-  if (info.array !== own.array) {
-    throw new TypeError(
-      `Cannot make a ${dtype} tensor of a ${own.array.name}: its elements ` +
-        `lie in a ${info.array.name}`,
-    );
-  }
-  return info;
-}
-
-function checkLayout(layout: Layout, capacity: number): void {
-  const { shape, strides, offset } = layout;
-  const numbers = [...shape, ...strides, offset];
-  if (
-    !numbers.every(Number.isSafeInteger) || shape.some((length) => length < 0)
-  ) {
-    throw new RangeError(
-      `Cannot make a tensor of shape ${describeShape(shape)}, strides ` +
-        `${describeShape(strides)}, offset ${offset}: lengths must be ` +
-        "integers from 0, strides and offset integers",
-    );
-  }
-  if (shape.length !== strides.length) {
-    throw new RangeError(
-      `Cannot make a tensor: ${shape.length} lengths but ${strides.length} ` +
-        "strides",
-    );
-  }
-  const { lowest, highest } = extentOf(shape, strides);
-  if (
-    highest >= lowest && (offset + lowest < 0 || offset + highest >= capacity)
-  ) {
-    throw new RangeError(
-      `Cannot make a tensor of shape ${describeShape(shape)}: it spans the ` +
-        `elements ${offset + lowest} to ${offset + highest}, data has ` +
-        `${capacity}`,
-    );
-  }
-}
-
-function checkOut(out: TypedArray, like: TypedArray, entries: number): void {
-  if (out[Symbol.toStringTag] !== like[Symbol.toStringTag]) {
-    throw new TypeError(
-      `Cannot copy into a ${out[Symbol.toStringTag]}: the elements lie in a ` +
-        `${like[Symbol.toStringTag]}`,
-    );
-  }
-  if (out.length !== entries) {
-    throw new RangeError(
-      `Cannot copy into ${out.length} entries: the elements take ${entries}`,
-    );
-  }
-}
-
-/** Checks a consumer's request, and says whether it gets the versioned struct. */
-function checkRequest(
-  request: DlpackRequest,
-  device: readonly [type: number, id: number],
-): boolean {
-  const { stream, maxVersion, dlDevice, copy } = request;
-  if (stream !== undefined && stream !== null) {
-    throw new TypeError(
-      `Cannot export host memory on stream ${stream}: it has no streams, pass ` +
-        "none",
-    );
-  }
-  if (copy !== undefined && copy !== null && typeof copy !== "boolean") {
-    throw new TypeError(
-      `The option "copy" must be true, false or null, not ${String(copy)}`,
-    );
-  }
-  checkPair("maxVersion", maxVersion);
-  checkPair("dlDevice", dlDevice);
-  if (
-    dlDevice &&
-    !(isHost(device[0]) && dlDevice[0] === DeviceType.cpu &&
-      dlDevice[1] === 0) &&
-    !(dlDevice[0] === device[0] && dlDevice[1] === device[1])
-  ) {
-    throw new BufferError(
-      "device",
-      `Cannot export a tensor on ${describe(device)} to ${
-        describe(dlDevice)
-      }: ` +
-        "ask for none, or for the CPU",
-    );
-  }
-  return (maxVersion?.[0] ?? 0) >= 1;
-}
-
-function describe([type, id]: readonly [type: number, id: number]): string {
-  return `${deviceName(type) ?? `device type ${type}`}:${id}`;
-}
-
-function checkPair(
-  name: string,
-  pair: readonly [number, number] | null | undefined,
-): void {
-  if (pair === undefined || pair === null) return;
-  if (
-    Array.isArray(pair) && pair.length === 2 && pair.every(Number.isInteger)
-  ) {
-    return;
-  }
-  throw new TypeError(
-    `The option "${name}" must be a pair of integers or null, not ` +
-      `${String(pair)}`,
-  );
 }

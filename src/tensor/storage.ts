@@ -26,11 +26,18 @@ export interface Storage {
   /** Who gives the memory back; `null` for JavaScript's own. */
   readonly owner: Owner | null;
   /**
-   * From the lowest to the highest element.
+   * From the lowest to the highest element: for this module, which must not show
+   * it to anybody.
    *
    * @throws {BufferError} `"released"` when the memory is gone.
    */
   readonly data: TypedArray;
+  /**
+   * The same for others: from here on they may look at it at any time.
+   *
+   * @throws {BufferError} `"released"` when the memory is gone.
+   */
+  show(): TypedArray;
   /**
    * Reads one element, which for a few of them does not take `data`.
    *
@@ -48,13 +55,38 @@ export interface Storage {
    */
   check(): void;
   /**
-   * Where a byte of `data` is.
+   * Where a byte of `data` is: for others, as {@linkcode show}.
    *
    * @throws {BufferError} `"data"` when it may move.
    */
   addressAt(byteOffset: number): bigint;
+  /**
+   * Keeps the memory as it is until the result is disposed, over
+   * {@linkcode release} and garbage collection.
+   *
+   * @throws {BufferError} `"released"` when it is gone.
+   */
+  hold(): Disposable;
   /** Gives the memory back: idempotent. */
   release(): void;
+}
+
+/** What the script holds: the garbage collector must not take it. */
+const held = new Set<object>();
+
+/** Ends something, once. */
+class Hold implements Disposable {
+  #end: (() => void) | null;
+
+  constructor(end: () => void) {
+    this.#end = end;
+  }
+
+  [Symbol.dispose](): void {
+    const end = this.#end;
+    this.#end = null;
+    end?.();
+  }
 }
 
 /** Memory of JavaScript. */
@@ -64,7 +96,8 @@ export class ArrayStorage implements Storage {
   readonly deviceId = 0;
   #data: TypedArray | null;
   readonly #length: number;
-  readonly #isCopy: boolean;
+  /** Whether nobody else has seen the memory. */
+  #isOurs: boolean;
   #address: bigint | null = null;
 
   /** @param isCopy Whether `data` was allocated for this storage alone. */
@@ -77,7 +110,7 @@ export class ArrayStorage implements Storage {
   ) {
     this.#data = data;
     this.#length = data.length;
-    this.#isCopy = isCopy;
+    this.#isOurs = isCopy;
   }
 
   get data(): TypedArray {
@@ -85,12 +118,17 @@ export class ArrayStorage implements Storage {
     return this.#data!;
   }
 
+  show(): TypedArray {
+    this.#isOurs = false;
+    return this.data;
+  }
+
   read(index: number, elements: ElementAccess): unknown {
     return elements.get(this.data, index);
   }
 
   addressAt(byteOffset: number): bigint {
-    const { buffer } = this.data;
+    const { buffer } = this.show();
     if (buffer instanceof ArrayBuffer && buffer.resizable) {
       throw new BufferError(
         "data",
@@ -112,8 +150,16 @@ export class ArrayStorage implements Storage {
     return this.#data === null || this.#data.length !== this.#length;
   }
 
+  hold(): Disposable {
+    const data = this.show();
+    // Not the typed array itself, which may be held more than once.
+    const key = { data };
+    held.add(key);
+    return new Hold(() => held.delete(key));
+  }
+
   release(): void {
-    if (this.#isCopy && !this.isReleased) giveBack(this.#data!);
+    if (this.#isOurs && !this.isReleased) giveBack(this.#data!);
     this.#data = null;
   }
 }
@@ -168,6 +214,10 @@ export class NativeStorage implements Storage {
     return this.#makeData();
   }
 
+  show(): TypedArray {
+    return this.data;
+  }
+
   check(): void {
     if (!this.owner.active) throw released();
     if (this.owner.transferred) throw transferred();
@@ -211,6 +261,13 @@ export class NativeStorage implements Storage {
 
   get isReleased(): boolean {
     return !this.owner.active || this.owner.transferred;
+  }
+
+  hold(): Disposable {
+    this.check();
+    const { owner } = this;
+    owner.pin();
+    return new Hold(() => owner.unpin());
   }
 
   release(): void {

@@ -10,23 +10,13 @@ import type {
   DeviceReader,
   DeviceRuntime,
 } from "../../ffi/devices/runtime.ts";
-import { copyElements } from "../copy/elements.ts";
+import { copyElements, type Elements } from "../copy/elements.ts";
 import { allocate, giveBack } from "../copy/memory.ts";
 import { bytesOf, packingOf } from "../dtype/packing.ts";
-import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
+import type { TypedArray } from "../dtype/table.ts";
 import { type Layout, sizeOf } from "../layout.ts";
 import { elementsIn, planTransfer, type TransferPlan } from "./plan.ts";
 import { partOf, type Step, type Steps } from "./steps.ts";
-
-/** Elements of some memory. */
-export interface Elements {
-  /** Their dtype. */
-  readonly info: DTypeInfo;
-  /** Whether elements of fewer than 8 bits share bytes. */
-  readonly isPacked: boolean;
-  /** Which ones, counted from the start of the memory. */
-  readonly layout: Layout;
-}
 
 /**
  * The most memory for pieces of which not all is wanted, in bytes: long enough

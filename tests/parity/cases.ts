@@ -147,7 +147,8 @@ export const cases: readonly ParityCase[] = [
     bytesOf(BigInt64Array.of(0n, 1n, 2n, -3n, -(2n ** 63n), 2n ** 63n - 1n)),
   ),
   dtype("int128", 0, 128, counting(96)),
-  dtype("uint1", 1, 1, [0b101100]),
+  make("uint1", { ...versioned, dtype: [1, 1, 1], data: [0b101100] }),
+  make("oldbool", { ...legacy, dtype: [1, 1, 1], data: [0, 1, 0, 2, 255, 0] }),
   dtype(
     "uint64",
     1,
