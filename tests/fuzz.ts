@@ -656,7 +656,7 @@ function checkExport(
     assertBufferError(request, "readonly");
     return null;
   }
-  if (isLegacy && isPadded) {
+  if (isLegacy && (isPadded || dtype.name === "uint1")) {
     assertBufferError(request, "dtype");
     return null;
   }

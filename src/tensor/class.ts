@@ -753,7 +753,7 @@ export class Tensor<D extends DType = DType>
    * @throws {BufferError} `"released"` when the memory is gone; `"device"` when
    * it is not where the consumer wants it; `"readonly"` when it is read-only,
    * which a legacy struct cannot say; `"dtype"` when a legacy struct cannot
-   * say the dtype's padding; `"shape"` when there are more than 64 axes;
+   * say how the elements lie: padded ones, and uint1; `"shape"` when there are more than 64 axes;
    * `"layout"` when packed elements do not start on a byte; `"data"` when the
    * ArrayBuffer is resizable; `"copy"` when there is no memory for a copy.
    */
@@ -777,6 +777,14 @@ export class Tensor<D extends DType = DType>
         "dtype",
         `Cannot export padded ${info.name} elements as a legacy struct, which ` +
           "cannot say so: ask for maxVersion [1, 1] or newer",
+      );
+    }
+    if (info.name === "uint1" && !versioned) {
+      throw new BufferError(
+        "dtype",
+        "Cannot export uint1 elements as a legacy struct, where they mean a " +
+          "bool in a byte: ask for maxVersion [1, 0] or newer, or export " +
+          'astype("bool")',
       );
     }
     const spec: ExportSpec = {
