@@ -1,7 +1,7 @@
 import { VERSION } from "../ffi/abi.ts";
-import { readHeader } from "../ffi/header.ts";
 import { runtimeOf } from "../ffi/devices/registry.ts";
 import type { DeviceMemory } from "../ffi/devices/runtime.ts";
+import { readHeader } from "../ffi/header.ts";
 import type { Owner } from "../ffi/owner.ts";
 import {
   adopt,

@@ -611,3 +611,33 @@ Deno.test("fromDlpackAsync() copies a JavaScript tensor as fromDlpack() does", a
   source.set(0, 0, 9);
   assertEquals(t.toArray(), [[1, 3], [2, 4]]);
 });
+
+Deno.test("fromDlpackAsync() takes no longer steps for packed elements", async (t) => {
+  // Rows that begin and end within a byte: each element is moved by its bits.
+  for (const bits of [1, 2, 4]) {
+    await t.step(`${bits} bits`, async () => {
+      const [rows, columns] = [4096, 4095];
+      const stride = columns + 2;
+      const spec: FixtureSpec = {
+        dtype: [1, bits, 1],
+        shape: [rows, columns],
+        strides: [stride, 1],
+        nbytes: Math.ceil(rows * stride * bits / 8),
+        flags: 0,
+      };
+      const total = Math.ceil(rows * columns * bits / 8);
+      let before = 0;
+      let longest = 0;
+      const t = await fromDlpackAsync(capsule(spec), {
+        copy: true,
+        onProgress(done) {
+          longest = Math.max(longest, done - before);
+          before = done;
+        },
+      });
+      assertEquals([t.size, before], [rows * columns, total]);
+      // In elements: what takes time is their number, not their bytes.
+      assert(longest * 8 / bits <= 2 ** 21 + stride, `${longest} bytes`);
+    });
+  }
+});

@@ -10,18 +10,10 @@ import { readBits, writeBits } from "../dtype/element.ts";
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
 import { isContiguous, type Layout, sizeOf, walk } from "../layout.ts";
+import { isAvailable } from "../wasm/stage.ts";
 import { CHUNK, packers, unpackers } from "./kernels.ts";
+import { convertPlainly, type Side } from "./plain.ts";
 import { encoded, stepsBetween } from "./plan.ts";
-
-/** One side of a conversion: a dtype and how its elements lie. */
-export interface Side {
-  /** The dtype. */
-  readonly info: DTypeInfo;
-  /** Whether elements of fewer than 8 bits share bytes. */
-  readonly isPacked: boolean;
-  /** The elements. */
-  readonly data: TypedArray;
-}
 
 /**
  * Converts the elements of a strided view to another dtype, in C order.
@@ -38,6 +30,7 @@ export function convertElements(from: Side, layout: Layout, into: Side): void {
   checkNumbers(from.info, into.info);
   const size = sizeOf(layout.shape);
   if (size === 0) return;
+  if (!isAvailable()) return convertPlainly(from, layout, into);
   const data = compactOf(from, layout, size);
   convertCompact(from.info, data, size, into);
   if (data.buffer !== from.data.buffer) giveBack(data);

@@ -4,20 +4,14 @@
  * @module
  */
 
-import { readBits, writeBits } from "../dtype/element.ts";
 import { entriesOf } from "../dtype/packing.ts";
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
-import {
-  extentOf,
-  isContiguous,
-  type Layout,
-  sizeOf,
-  walk,
-} from "../layout.ts";
+import { extentOf, isContiguous, type Layout, sizeOf } from "../layout.ts";
 import {
   type Axis,
   fill,
   type Memory,
+  moveBits,
   moveLines,
   type MovePair,
   moveRuns,
@@ -112,7 +106,7 @@ function bytesOf(data: ArrayBufferView): Uint8Array<ArrayBuffer> {
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
-/** Whole bytes where all begins and ends with them, else element by element. */
+/** Whole bytes where all begins and ends with them, else runs of bits. */
 function copyPacked(
   from: Uint8Array,
   layout: Layout,
@@ -120,13 +114,20 @@ function copyPacked(
   into: Uint8Array,
   start: number,
 ): void {
-  const to = start * bits / 8;
-  const plan = Number.isInteger(to) ? planPacked(layout, bits) : null;
-  if (plan !== null) return copyBytes(from, plan, into.subarray(to));
-  let index = start;
-  walk(layout, (element) => {
-    writeBits(into, index++, bits, readBits(from, element, bits));
-  });
+  const to = start * bits;
+  const plan = planPacked(layout, bits, to);
+  if (plan.kernel !== "bits") {
+    return copyBytes(from, plan, into.subarray(to / 8));
+  }
+  const { at, run, axes } = plan;
+  const visit = (depth: number, at: number, to: number): void => {
+    const axis = axes[depth];
+    if (axis === undefined) return moveBits(from, at, into, to, run);
+    for (let k = 0; k < axis.length; k++) {
+      visit(depth + 1, at + k * axis.from, to + k * axis.into);
+    }
+  };
+  visit(0, at, to);
 }
 
 /** Kernels with two axes reckon in 32 bits. */

@@ -574,3 +574,80 @@ export function fill(
     : from.getBigUint64(at, true);
   into.fill(word as number, to, to + count);
 }
+
+/**
+ * Moves bits that lie side by side, the first ones in the lowest bits of a byte;
+ * what else is in the first and the last byte stays.
+ *
+ * @param at Where the first bit is in the source, counted in bits.
+ * @param to Where it goes to.
+ * @param count How many there are.
+ */
+export function moveBits(
+  from: Uint8Array,
+  at: number,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  // To where the next byte of the copy begins.
+  const head = Math.min(count, (8 - to % 8) % 8);
+  if (head > 0) setBits(into, to, head, bitsAt(from, at, head));
+  let left = count - head;
+  let source = at + head;
+  let target = (to + head) / 8;
+  const shift = source % 8;
+  const bytes = Math.floor(left / 8);
+  const first = (source - shift) / 8;
+  if (shift === 0) {
+    into.set(from.subarray(first, first + bytes), target);
+  } else moveShifted(from, first, shift, into, target, bytes);
+  source += bytes * 8;
+  target += bytes;
+  left -= bytes * 8;
+  if (left > 0) setBits(into, target * 8, left, bitsAt(from, source, left));
+}
+
+/** Moves whole bytes of the copy, of which each lies in two of the source. */
+function moveShifted(
+  from: Uint8Array,
+  at: number,
+  shift: number,
+  into: Uint8Array,
+  to: number,
+  count: number,
+): void {
+  const source = new DataView(from.buffer, from.byteOffset, from.byteLength);
+  const target = new DataView(into.buffer, into.byteOffset, into.byteLength);
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const word = source.getUint32(at + i, true) >>> shift |
+      source.getUint8(at + i + 4) << 32 - shift;
+    target.setInt32(to + i, word, true);
+  }
+  for (; i < count; i++) {
+    into[to + i] = from[at + i]! >>> shift | from[at + i + 1]! << 8 - shift;
+  }
+}
+
+/** Up to 8 bits. */
+function bitsAt(from: Uint8Array, at: number, count: number): number {
+  const shift = at % 8;
+  const byte = (at - shift) / 8;
+  let bits = from[byte]! >>> shift;
+  if (shift + count > 8) bits |= from[byte + 1]! << 8 - shift;
+  return bits & (1 << count) - 1;
+}
+
+/** Up to 8 bits of one byte. */
+function setBits(
+  into: Uint8Array,
+  to: number,
+  count: number,
+  bits: number,
+): void {
+  const shift = to % 8;
+  const byte = (to - shift) / 8;
+  const mask = (1 << count) - 1 << shift;
+  into[byte] = into[byte]! & ~mask | bits << shift;
+}

@@ -5,14 +5,15 @@
  */
 
 import { type Layout, sizeOf } from "../layout.ts";
+import { isAvailable } from "../wasm/stage.ts";
 import { type Axis, type Width, wordOf } from "./kernels.ts";
 import { MOST_MADE, MOST_PIXEL, MOST_PLANES } from "./shuffles.ts";
 
-/** A strided view by as few axes as possible. */
+/** A strided view by as few axes as possible; all in bytes, or in bits. */
 interface Joined {
-  /** Where the first byte is in the source. */
+  /** Where the first element is in the source. */
   readonly at: number;
-  /** How many bytes lie side by side on both sides. */
+  /** How much lies side by side on both sides. */
   readonly run: number;
   /** From the outermost to the innermost of the copy. */
   readonly axes: readonly Axis[];
@@ -82,16 +83,29 @@ export function planCopy(layout: Layout, bytes: number): CopyPlan {
   return chooseKernel(splitRuns(joinAxes(layout, bytes)));
 }
 
+/** A copy of bits: runs of them, one by one. */
+export interface BitPlan extends Joined {
+  /** Tells it from a plan in bytes. */
+  readonly kernel: "bits";
+}
+
 /**
- * Decides how to copy packed elements.
+ * Decides how to copy packed elements: by whole bytes where all begins and ends
+ * with one.
  *
  * @param bits The bits of an element.
- * @returns The plan, or `null` where something begins or ends within a byte.
+ * @param to Where the copy begins, in bits.
  */
-export function planPacked(layout: Layout, bits: number): CopyPlan | null {
+export function planPacked(
+  layout: Layout,
+  bits: number,
+  to: number,
+): CopyPlan | BitPlan {
   const { at, run, axes } = joinAxes(layout, bits);
   const steps = axes.flatMap(({ from, into }) => [from, into]);
-  if ([at, run, ...steps].some((position) => position % 8 !== 0)) return null;
+  if ([at, to, run, ...steps].some((position) => position % 8 !== 0)) {
+    return { kernel: "bits", at, run, axes };
+  }
   return chooseKernel(splitRuns({
     at: at / 8,
     run: run / 8,
@@ -135,27 +149,29 @@ function chooseKernel({ at, run, axes }: Joined): CopyPlan {
   };
   const j = axes.at(-1);
   if (j === undefined) return plan("runs", ONE);
+  const canShuffle = isAvailable();
   const isLong = run * j.length >= LONG_ROW;
   if (isLong && j.from === 0 && isWidth(run)) return plan("fill", j);
   // What repeats itself is copied once before: no kernel goes along it.
   const body = axes.slice(repeatable);
   if (body.length === 0) return plan("runs", ONE);
   if (run >= WIDE_RUN) return plan("runs", j);
-  if (isShort(run) && isLong && j.from === -run) {
+  if (canShuffle && isShort(run) && isLong && j.from === -run) {
     return plan("reverse", j);
   }
 
   const i = nearestAxis(body, j);
   if (i !== undefined) {
-    if (isSplit(run, i, j)) return turned(plan("split", i, j));
-    if (isJoin(run, i, j)) return plan("join", i, j);
+    if (canShuffle && isSplit(run, i, j)) return turned(plan("split", i, j));
+    if (canShuffle && isJoin(run, i, j)) return plan("join", i, j);
     return fitsTiles(run, i, j)
       ? turned(plan("tiles", i, j))
       : plan("lines", i, j);
   }
-  if (isPick(run, j, ONE)) return plan("pick", j, ONE);
+  if (canShuffle && isPick(run, j, ONE)) return plan("pick", j, ONE);
   const around = body.at(-2) ?? ONE;
-  return plan(isPick(run, around, j) ? "pick" : "lines", around, j);
+  const canPick = canShuffle && isPick(run, around, j);
+  return plan(canPick ? "pick" : "lines", around, j);
 }
 
 /** Whether the source is pixels, a few runs of which are planes of the copy. */

@@ -24,6 +24,9 @@ import { partOf, type Step, type Steps } from "./steps.ts";
  */
 const SPAN_BYTES = 16 * 1024 * 1024;
 
+/** The most packed elements of a step; a multiple of what begins on a byte. */
+const PACKED_ELEMENTS = 2 * 1024 * 1024;
+
 /**
  * Copies the memory of a device to the host, in C order. At no time there is
  * more than twice the tensor's own size of memory for it.
@@ -50,7 +53,7 @@ export function* copyFromDevice(
     plan = planTransfer(layout, element, {
       hasRows: reader.readRows !== undefined,
       pieceBytes,
-      spanBytes: Math.min(SPAN_BYTES, bytes),
+      spanBytes: Math.min(SPAN_BYTES * Math.min(element.bits / 8, 1), bytes),
     });
     side = allocate(info, isPacked, plan.size);
     const read = bytesOf(element, plan.size);
@@ -115,7 +118,12 @@ export function* putInOrder(
 ): Steps<void> {
   const size = sizeOf(layout.shape);
   const element = packingOf(info, isPacked);
-  const most = elementsIn(element, pieceBytes);
+  // Packed ones may have to be moved bit by bit: then it is their number that
+  // takes time, not their bytes.
+  const most = Math.min(
+    elementsIn(element, pieceBytes),
+    isPacked && pieceBytes < Infinity ? PACKED_ELEMENTS : Infinity,
+  );
   let start = 0;
   for (const part of partsOf(layout, most, element.group)) {
     const to = start;

@@ -26,6 +26,11 @@ const INTO_AT = FROM_AT + CHUNK_BYTES + BEYOND;
 export const TABLE_AT: number = INTO_AT + CHUNK_BYTES + BEYOND;
 const PAGE = 65536;
 
+/** Whether there is WebAssembly: `--jitless` takes it away. */
+export function isAvailable(): boolean {
+  return typeof WebAssembly === "object";
+}
+
 let memory: WebAssembly.Memory | undefined;
 let bytes: Uint8Array<ArrayBuffer>;
 
