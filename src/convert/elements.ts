@@ -99,7 +99,7 @@ function unpack(
     return unpacker(data.subarray(at, at + bytes), into);
   }
   let index = 0;
-  walk(layout, (at) => into[index++] = readBits(data, at, bits));
+  walk(layout, (at) => into[index++] = readBits(data, at * bits, bits));
 }
 
 /** Lets the elements in `encoded` share bytes; `start` begins on a byte. */
@@ -113,7 +113,7 @@ function pack(
   const packer = packers[bits];
   if (packer === undefined) {
     for (let i = 0; i < count; i++) {
-      writeBits(bytes, start + i, bits, encoded[i]!);
+      writeBits(bytes, (start + i) * bits, bits, encoded[i]!);
     }
     return;
   }

@@ -11,7 +11,7 @@ import {
   type Axis,
   fill,
   type Memory,
-  moveBits,
+  moveBitLine,
   moveLines,
   type MovePair,
   moveRuns,
@@ -120,9 +120,12 @@ function copyPacked(
     return copyBytes(from, plan, into.subarray(to / 8));
   }
   const { at, run, axes } = plan;
+  const last = axes.at(-1) ?? ONE;
   const visit = (depth: number, at: number, to: number): void => {
-    const axis = axes[depth];
-    if (axis === undefined) return moveBits(from, at, into, to, run);
+    if (depth >= axes.length - 1) {
+      return moveBitLine(from, at, into, to, run, last);
+    }
+    const axis = axes[depth]!;
     for (let k = 0; k < axis.length; k++) {
       visit(depth + 1, at + k * axis.from, to + k * axis.into);
     }

@@ -14,6 +14,8 @@
  * @module
  */
 
+import { readBits, writeBits } from "../dtype/element.ts";
+
 /** The bytes that one load can move. */
 export type Width = 1 | 2 | 4 | 8;
 
@@ -576,6 +578,30 @@ export function fill(
 }
 
 /**
+ * Moves runs of bits along an axis, the first bits in the lowest ones of a byte;
+ * what else is in the bytes at their ends stays.
+ *
+ * @param at Where the first bit is in the source, counted in bits.
+ * @param to Where it goes to.
+ * @param run How many lie side by side.
+ */
+export function moveBitLine(
+  from: Uint8Array,
+  at: number,
+  into: Uint8Array,
+  to: number,
+  run: number,
+  axis: Axis,
+): void {
+  for (let k = 0; k < axis.length; k++) {
+    if (run > 8) moveBits(from, at, into, to, run);
+    else writeBits(into, to, run, readBits(from, at, run));
+    at += axis.from;
+    to += axis.into;
+  }
+}
+
+/**
  * Moves bits that lie side by side, the first ones in the lowest bits of a byte;
  * what else is in the first and the last byte stays.
  *
@@ -583,7 +609,7 @@ export function fill(
  * @param to Where it goes to.
  * @param count How many there are.
  */
-export function moveBits(
+function moveBits(
   from: Uint8Array,
   at: number,
   into: Uint8Array,
@@ -592,7 +618,7 @@ export function moveBits(
 ): void {
   // To where the next byte of the copy begins.
   const head = Math.min(count, (8 - to % 8) % 8);
-  if (head > 0) setBits(into, to, head, bitsAt(from, at, head));
+  if (head > 0) writeBits(into, to, head, readBits(from, at, head));
   let left = count - head;
   let source = at + head;
   let target = (to + head) / 8;
@@ -605,7 +631,7 @@ export function moveBits(
   source += bytes * 8;
   target += bytes;
   left -= bytes * 8;
-  if (left > 0) setBits(into, target * 8, left, bitsAt(from, source, left));
+  if (left > 0) writeBits(into, target * 8, left, readBits(from, source, left));
 }
 
 /** Moves whole bytes of the copy, of which each lies in two of the source. */
@@ -628,26 +654,4 @@ function moveShifted(
   for (; i < count; i++) {
     into[to + i] = from[at + i]! >>> shift | from[at + i + 1]! << 8 - shift;
   }
-}
-
-/** Up to 8 bits. */
-function bitsAt(from: Uint8Array, at: number, count: number): number {
-  const shift = at % 8;
-  const byte = (at - shift) / 8;
-  let bits = from[byte]! >>> shift;
-  if (shift + count > 8) bits |= from[byte + 1]! << 8 - shift;
-  return bits & (1 << count) - 1;
-}
-
-/** Up to 8 bits of one byte. */
-function setBits(
-  into: Uint8Array,
-  to: number,
-  count: number,
-  bits: number,
-): void {
-  const shift = to % 8;
-  const byte = (to - shift) / 8;
-  const mask = (1 << count) - 1 << shift;
-  into[byte] = into[byte]! & ~mask | bits << shift;
 }

@@ -51,41 +51,49 @@ function packed(
   bits: number,
 ): ElementAccess {
   return {
-    get: (data, index) => decode(readBits(data as Uint8Array, index, bits)),
+    get: (data, index) =>
+      decode(readBits(data as Uint8Array, index * bits, bits)),
     set: (data, index, value) =>
-      writeBits(data as Uint8Array, index, bits, encode(value as number)),
+      writeBits(
+        data as Uint8Array,
+        index * bits,
+        bits,
+        encode(value as number),
+      ),
   };
 }
 
-/** The raw bits of a packed element, the first element in the lowest bits. */
-export function readBits(
-  data: Uint8Array,
-  index: number,
-  bits: number,
-): number {
-  const bit = index * bits;
-  const shift = bit % 8;
-  const byte = (bit - shift) / 8;
-  let raw = data[byte]! >> shift;
-  if (shift + bits > 8) raw |= data[byte + 1]! << 8 - shift;
-  return raw & (1 << bits) - 1;
+/**
+ * Up to 8 bits, which may lie in two bytes, the first ones in the lowest bits.
+ *
+ * @param at Where the first one is, counted in bits.
+ */
+export function readBits(data: Uint8Array, at: number, count: number): number {
+  const shift = at % 8;
+  const byte = (at - shift) / 8;
+  let bits = data[byte]! >>> shift;
+  if (shift + count > 8) bits |= data[byte + 1]! << 8 - shift;
+  return bits & (1 << count) - 1;
 }
 
-/** Writes the raw bits of a packed element and leaves its neighbours alone. */
+/**
+ * Writes up to 8 bits, and leaves their neighbours alone.
+ *
+ * @param at Where the first one goes to, counted in bits.
+ */
 export function writeBits(
   data: Uint8Array,
-  index: number,
+  at: number,
+  count: number,
   bits: number,
-  raw: number,
 ): void {
-  const bit = index * bits;
-  const shift = bit % 8;
-  const byte = (bit - shift) / 8;
-  const mask = (1 << bits) - 1;
-  data[byte] = data[byte]! & ~(mask << shift) | raw << shift;
-  if (shift + bits > 8) {
+  const shift = at % 8;
+  const byte = (at - shift) / 8;
+  const mask = (1 << count) - 1;
+  data[byte] = data[byte]! & ~(mask << shift) | bits << shift;
+  if (shift + count > 8) {
     const above = 8 - shift;
-    data[byte + 1] = data[byte + 1]! & ~(mask >> above) | raw >> above;
+    data[byte + 1] = data[byte + 1]! & ~(mask >>> above) | bits >>> above;
   }
 }
 
