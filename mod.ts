@@ -32,11 +32,14 @@ export type {
   DeviceRows,
   DeviceRuntime,
 } from "./ffi/devices/runtime.ts";
-export { liveTensors } from "./ffi/owner.ts";
+export { type LiveTensors, liveTensors } from "./ffi/live.ts";
 export {
+  type BorrowOptions,
+  type CapsuleOptions,
   DlpackCapsule,
   type DlpackExporter,
   type DlpackRequest,
+  type MemoryOptions,
 } from "./src/capsule.ts";
 export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
 export type {
@@ -60,17 +63,26 @@ export {
 export { dlopen } from "./src/library/dlopen.ts";
 export { OutCapsule } from "./src/library/out_capsule.ts";
 export type {
-  ManagedTensorType,
-  OutTensorType,
+  Checked,
+  LentType,
+  LooseFunction,
+  OutType,
+  TakenType,
   TensorArgument,
   TensorArguments,
   TensorFunction,
   TensorLibrary,
   TensorLibraryInterface,
   TensorParameterType,
+  TensorPointerType,
   TensorResult,
   TensorResultType,
   TensorSymbol,
   TensorSymbols,
 } from "./src/library/types.ts";
-export { type Range, Tensor, type TensorOptions } from "./src/tensor/class.ts";
+export {
+  addressOf,
+  type Range,
+  Tensor,
+  type TensorOptions,
+} from "./src/tensor/class.ts";

@@ -1,11 +1,11 @@
 /**
- * Builds managed tensors, for consumers of our memory.
+ * Exports: managed tensors of ours, for consumers of memory.
  *
  * @module
  */
 
 import { BufferError } from "../src/errors.ts";
-import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
+import { MANAGED, MAX_NDIM, VERSIONED } from "./abi.ts";
 import { hasPermission, libc } from "./libc.ts";
 import {
   addressOf,
@@ -13,59 +13,100 @@ import {
   pointerTo,
   writeAddress,
 } from "./memory.ts";
-import { Owner } from "./owner.ts";
-
-/** What a `DLTensor` is to say. */
-export interface TensorSpec {
-  /** `DLDevice`. */
-  readonly device: readonly [type: number, id: number];
-  /** `DLDataType.code`. */
-  readonly code: number;
-  /** `DLDataType.bits`. */
-  readonly bits: number;
-  /** The lengths. */
-  readonly shape: readonly number[];
-  /** The strides, in elements. */
-  readonly strides: readonly number[];
-}
+import { type DeleterHere, Owner } from "./owner.ts";
+import {
+  axesBytes,
+  type DeleterSpec,
+  type FlagSpec,
+  type TensorSpec,
+  writeAxes,
+  writeLegacy,
+  writeTensor,
+  writeVersioned,
+} from "./write.ts";
 
 /** What a managed tensor is to say. */
-export interface ExportSpec extends TensorSpec {
+export interface ExportSpec extends TensorSpec, FlagSpec {
   /** Which struct. */
   readonly versioned: boolean;
-  /** Whether the consumer must not write. */
-  readonly readOnly: boolean;
-  /** Whether the memory is the consumer's alone. */
-  readonly isCopied: boolean;
-  /** Whether elements of fewer than 8 bits have a byte each. */
-  readonly isPadded: boolean;
 }
 
 /** What a consumer still has: kept until it calls the deleter. */
-interface Export {
+class Export implements DeleterHere {
+  readonly #id: number;
   /** The struct: the address of a block of the C library, or memory of ours. */
-  readonly struct: bigint | Uint8Array<ArrayBuffer>;
+  readonly #struct: bigint | Uint8Array<ArrayBuffer>;
+  /** The bytes of its elements. */
+  readonly #bytes: number;
+  #release: (() => void) | null;
   /** What else must not be collected. */
-  readonly kept: Owner | ArrayBufferView | null;
+  #kept: unknown;
+  #isOut = false;
+
+  constructor(
+    id: number,
+    struct: bigint | Uint8Array<ArrayBuffer>,
+    bytes: number,
+    kept: unknown,
+    release: (() => void) | null,
+  ) {
+    this.#id = id;
+    this.#struct = struct;
+    this.#bytes = bytes;
+    this.#kept = kept;
+    this.#release = release;
+  }
+
+  /** A consumer outside of this module has it from here on. */
+  moved(kept: unknown): void {
+    this.#kept = [this.#kept, kept];
+    this.#isOut = true;
+    out.count++;
+    out.bytes += this.#bytes;
+  }
+
+  run(): void {
+    if (!exported.delete(this.#id)) return;
+    if (this.#isOut) {
+      out.count--;
+      out.bytes -= this.#bytes;
+    }
+    if (typeof this.#struct === "bigint") libc()?.free(this.#struct);
+    // Whoever still refers to this must not keep more.
+    const release = this.#release;
+    this.#kept = this.#release = null;
+    release?.();
+  }
 }
 
-/** Everything that consumers still have, by `manager_ctx`. */
+/** Every export whose consumer is not done, by `manager_ctx`. */
 const exported = new Map<number, Export>();
 let lastId = 0;
+
+/** Those of them that were handed over. */
+const out = { count: 0, bytes: 0 };
+
+/** The shared exports that consumers still hold, and the bytes of their elements. */
+export function exportsOut(): { count: number; bytes: number } {
+  return { ...out };
+}
 
 /**
  * Exports memory without copying it. The memory lives until the consumer calls
  * the deleter; a call from another thread waits for this thread's event loop.
  *
- * @param data The address of element [0, …, 0].
+ * @param bytes The bytes of the elements.
  * @param kept What gives the memory back, or is the memory: it must stay where
  * it is.
+ * @param release Is called once, when the consumer is done. It must know nothing
+ * that refers to the result: such a circle is never collected.
  * @returns The owner of the struct.
  */
 export function exportShared(
   spec: ExportSpec,
-  data: bigint,
+  bytes: number,
   kept: Owner | ArrayBufferView | null,
+  release: (() => void) | null = null,
 ): Owner {
   const id = ++lastId;
   const length = structBytes(spec);
@@ -73,76 +114,20 @@ export function exportShared(
   const struct = block === 0n ? new Uint8Array(length) : block;
   const address = typeof struct === "bigint" ? struct : addressOfArray(struct);
   const deleter = deleterOf(spec.versioned).address;
-  writeStruct(spec, address, data, BigInt(id), deleter);
-  if (kept instanceof Owner) kept.hold();
-  exported.set(id, { struct, kept });
+  writeStruct(spec, address, { managerCtx: BigInt(id), deleter });
+  let end = release;
+  if (kept instanceof Owner) {
+    kept.hold();
+    end = () => {
+      kept.unhold();
+      release?.();
+    };
+  }
+  const made = new Export(id, struct, bytes, kept, end);
+  exported.set(id, made);
   const owner = ownerAt(address, spec);
-  owner.deleteHere(() => endExport(id));
+  owner.deleteHere(made);
   return owner;
-}
-
-/** The consumer is done. Never throws. */
-function endExport(id: number): void {
-  const ended = exported.get(id);
-  if (ended === undefined) return;
-  exported.delete(id);
-  const { struct, kept } = ended;
-  if (typeof struct === "bigint") libc()?.free(struct);
-  if (kept instanceof Owner) kept.unhold();
-}
-
-/** A `DLTensor` in memory of ours, to be lent to any number of calls. */
-export class Loan {
-  /** Where the `DLTensor` is. */
-  readonly address: bigint;
-  readonly #owner: Owner | null;
-  /** What must not be collected while C uses it. */
-  readonly #kept: readonly (ArrayBufferView | null)[];
-  #calls = 0;
-
-  /** Keeps what C reads: the struct, and memory of JavaScript. */
-  constructor(
-    address: bigint,
-    struct: Uint8Array<ArrayBuffer>,
-    kept: Owner | ArrayBufferView | null,
-  ) {
-    this.address = address;
-    this.#owner = kept instanceof Owner ? kept : null;
-    this.#kept = [struct, kept instanceof Owner ? null : kept];
-  }
-
-  /**
-   * A call begins: native memory stays until its end, even if a callback
-   * disposes the tensor.
-   */
-  begin(): void {
-    this.#calls++;
-    this.#owner?.hold();
-  }
-
-  /** A call is over. The count makes V8 keep the loan, and what it keeps, until then. */
-  end(): void {
-    this.#calls--;
-    this.#owner?.unhold();
-  }
-}
-
-/**
- * Writes a `DLTensor` that can be lent to native functions.
- *
- * @param data The address of element [0, …, 0].
- * @param kept What gives the memory back, or is the memory: it must stay where
- * it is.
- */
-export function lend(
-  spec: TensorSpec,
-  data: bigint,
-  kept: Owner | ArrayBufferView | null,
-): Loan {
-  const struct = new Uint8Array(TENSOR.size + axesBytes(spec));
-  const address = addressOfArray(struct);
-  writeTensor(new DataView(struct.buffer), 0, TENSOR.size, spec, address, data);
-  return new Loan(address, struct, kept);
 }
 
 /** What consumers may expect of fresh memory: a cache line, in bytes. */
@@ -152,12 +137,13 @@ const ALIGNMENT = 64n;
  * Exports a copy: one block of native memory that the consumer's call of the
  * deleter frees from any thread, JavaScript not involved.
  *
+ * @param spec What the struct is to say; its `data` is not looked at.
  * @param data The elements in C order.
  * @returns The owner of the struct, or `null` where there is no C library.
  * @throws {BufferError} `"copy"` when there is no memory for it.
  */
 export function exportCopy(
-  spec: ExportSpec,
+  spec: Omit<ExportSpec, "data" | "byteOffset">,
   data: Uint8Array<ArrayBuffer>,
 ): Owner | null {
   const c = libc();
@@ -177,9 +163,10 @@ export function exportCopy(
     : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
   freeAddress ??= addressOf(c.freePointer as Deno.PointerObject);
-  writeStruct(spec, address, dataAddress, 0n, freeAddress);
+  const full = { ...spec, data: dataAddress, byteOffset: 0n };
+  writeStruct(full, address, { managerCtx: 0n, deleter: freeAddress });
   if (data.length > 0) writeAddress(dataAddress, data, data.length);
-  return ownerAt(address, spec);
+  return ownerAt(address, full);
 }
 
 let freeAddress: bigint | undefined;
@@ -190,80 +177,35 @@ function ownerAt(address: bigint, { versioned }: ExportSpec): Owner {
 }
 
 /** The bytes of a struct with its shape and strides behind it. */
-function structBytes(spec: ExportSpec): number {
-  return (spec.versioned ? VERSIONED.size : MANAGED.size) + axesBytes(spec);
-}
-
-/** The bytes of shape and strides: 64 bits for each length and stride. */
-function axesBytes(spec: TensorSpec): number {
-  return 16 * spec.shape.length;
+function structBytes(
+  { versioned, shape }: Pick<ExportSpec, "versioned" | "shape">,
+): number {
+  return (versioned ? VERSIONED.size : MANAGED.size) +
+    2 * axesBytes(shape.length);
 }
 
 /** Where structs are written before they go to native memory. */
-const draft = new Uint8Array(VERSIONED.size + 16 * MAX_NDIM);
+const draft = new Uint8Array(VERSIONED.size + 2 * axesBytes(MAX_NDIM));
 const draftView = new DataView(draft.buffer);
 
 /** Writes a managed tensor to an address, its shape and strides behind it. */
 function writeStruct(
   spec: ExportSpec,
   address: bigint,
-  data: bigint,
-  managerCtx: bigint,
-  deleter: bigint,
+  deleter: DeleterSpec,
 ): void {
-  const { managerCtx: managerCtxAt, deleter: deleterAt, tensor, size } =
-    spec.versioned ? VERSIONED : MANAGED;
-  const view = draftView;
+  const { size, tensor } = spec.versioned ? VERSIONED : MANAGED;
+  const { length: ndim } = spec.shape;
+  const stridesAt = size + axesBytes(ndim);
   draft.fill(0, 0, size);
-  view.setBigUint64(managerCtxAt, managerCtx, true);
-  view.setBigUint64(deleterAt, deleter, true);
-  if (spec.versioned) {
-    view.setUint32(VERSIONED.major, VERSION[0], true);
-    view.setUint32(VERSIONED.minor, VERSION[1], true);
-    view.setUint32(
-      VERSIONED.flags,
-      (spec.readOnly ? FLAG.readOnly : 0) |
-        (spec.isCopied ? FLAG.isCopied : 0) |
-        (spec.isPadded ? FLAG.subbytePadded : 0),
-      true,
-    );
-  }
-  writeTensor(view, tensor, size, spec, address, data);
+  if (spec.versioned) writeVersioned(draftView, 0, spec, deleter);
+  else writeLegacy(draftView, 0, deleter);
+  const toShape = ndim === 0 ? 0n : address + BigInt(size);
+  const toStrides = ndim === 0 ? 0n : address + BigInt(stridesAt);
+  writeTensor(draftView, tensor, spec, toShape, toStrides);
+  writeAxes(draftView, size, spec.shape);
+  writeAxes(draftView, stridesAt, spec.strides);
   writeAddress(address, draft, structBytes(spec));
-}
-
-/**
- * Writes a `DLTensor`, and its shape and strides behind the struct.
- *
- * @param at Where in the struct the `DLTensor` is, in bytes.
- * @param size The bytes of the struct.
- * @param address Where the struct is.
- * @param data The address of element [0, …, 0].
- */
-function writeTensor(
-  view: DataView,
-  at: number,
-  size: number,
-  spec: TensorSpec,
-  address: bigint,
-  data: bigint,
-): void {
-  const ndim = spec.shape.length;
-  view.setBigUint64(at + TENSOR.data, data, true);
-  view.setInt32(at + TENSOR.deviceType, spec.device[0], true);
-  view.setInt32(at + TENSOR.deviceId, spec.device[1], true);
-  view.setInt32(at + TENSOR.ndim, ndim, true);
-  view.setUint8(at + TENSOR.code, spec.code);
-  view.setUint8(at + TENSOR.bits, spec.bits);
-  view.setUint16(at + TENSOR.lanes, 1, true);
-  if (ndim === 0) return;
-  const stridesAt = size + 8 * ndim;
-  view.setBigUint64(at + TENSOR.shape, address + BigInt(size), true);
-  view.setBigUint64(at + TENSOR.strides, address + BigInt(stridesAt), true);
-  for (let axis = 0; axis < ndim; axis++) {
-    view.setBigInt64(size + 8 * axis, BigInt(spec.shape[axis]!), true);
-    view.setBigInt64(stridesAt + 8 * axis, BigInt(spec.strides[axis]!), true);
-  }
 }
 
 const deleterType = { parameters: ["pointer"], result: "void" } as const;
@@ -289,7 +231,12 @@ function makeDeleter(managerCtxAt: number): Deleter {
     if (self === null) return;
     // Not by `self`: a consumer may call with a copy of the struct.
     const id = new Deno.UnsafePointerView(self).getBigUint64(managerCtxAt);
-    endExport(Number(id));
+    try {
+      exported.get(Number(id))?.run();
+    } catch (error) {
+      // C cannot catch it.
+      console.error("The release of memory threw:", error);
+    }
   });
   return { callback, address: addressOf(callback.pointer) };
 }

@@ -4,9 +4,11 @@
  * @module
  */
 
-import { deviceName } from "../src/device.ts";
-import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSIONED } from "./abi.ts";
+import { deviceName, hasAddresses } from "../src/device.ts";
+import { cStrides } from "../src/layout.ts";
+import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
 import { Scratch } from "./memory.ts";
+import type { FlagSpec, TensorSpec } from "./write.ts";
 
 /** The two structs of `dlpack.h`, by the name of their Python capsules. */
 export type ManagedName = "dltensor" | "dltensor_versioned";
@@ -188,6 +190,41 @@ export function readShape(ndim: number): number[] {
 /** Reads the strides of the struct whose header was read last. */
 export function readStrides(ndim: number): number[] {
   return readAxes(u64[STRIDES / 2]!, ndim);
+}
+
+/**
+ * Reads the header of a bare `DLTensor`, as that of a versioned struct that may
+ * be written.
+ */
+export function readTensorHeader(pointer: Deno.PointerObject): Header {
+  legacyScratch.readPointer(pointer, BigInt(TENSOR.size));
+  return parse(VERSION[0], VERSION[1], 0);
+}
+
+/**
+ * What the struct whose header was read last says of its tensor, for another
+ * struct of the same memory. `byte_offset` becomes a part of `data` where that
+ * is an address; strides are never NULL.
+ */
+export function readSpec(header: Header): TensorSpec & FlagSpec {
+  const { ndim, deviceType, deviceId, code, bits, lanes } = header;
+  const shape = readShape(ndim);
+  const data = readData();
+  const byteOffset = readByteOffset();
+  const isAddress = hasAddresses(deviceType);
+  return {
+    device: [deviceType, deviceId],
+    code,
+    bits,
+    lanes,
+    shape,
+    strides: header.hasStrides ? readStrides(ndim) : cStrides(shape),
+    data: isAddress && data !== 0n ? data + byteOffset : data,
+    byteOffset: isAddress ? 0n : byteOffset,
+    readOnly: header.readOnly,
+    isCopied: false,
+    isPadded: header.isPadded,
+  };
 }
 
 /** `DLTensor.byte_offset` of the struct whose header was read last, exactly. */

@@ -138,6 +138,43 @@ export function pointerTo(address: bigint): Deno.PointerObject | null {
   return Deno.UnsafePointer.create(address);
 }
 
+/** Native memory of ours, all zeros at first. */
+export class Block {
+  readonly #bytes: number;
+  #memory: bigint | Uint8Array<ArrayBuffer> | null;
+  /** Where it begins: a multiple of 16. */
+  readonly address: bigint;
+
+  /** @param bytes How many. */
+  constructor(bytes: number) {
+    requirePermission();
+    this.#bytes = bytes;
+    const address = libc()?.malloc(BigInt(bytes)) ?? 0n;
+    // Without a C library, JavaScript's, kept for as long as this object is.
+    this.#memory = address === 0n ? new Uint8Array(bytes + 16) : address;
+    if (typeof this.#memory === "bigint") {
+      this.address = address;
+      writeAddress(address, new Uint8Array(bytes), bytes);
+    } else {
+      const start = addressOfArray(this.#memory);
+      this.address = start + (16n - start % 16n) % 16n;
+    }
+  }
+
+  /** Whether all bytes are still 0. */
+  get isEmpty(): boolean {
+    const scratch = new Scratch(this.#bytes);
+    scratch.readAddress(this.address, BigInt(this.#bytes));
+    return scratch.bytes.every((byte) => byte === 0);
+  }
+
+  /** Gives it back: idempotent. */
+  free(): void {
+    if (typeof this.#memory === "bigint") libc()?.free(this.#memory);
+    this.#memory = null;
+  }
+}
+
 /** The address of the first byte of a typed array in JavaScript's memory. */
 export function addressOfArray(data: ArrayBufferView): bigint {
   requirePermission();

@@ -1,7 +1,21 @@
-import type { ManagedName } from "../ffi/header.ts";
-import { pointerTo } from "../ffi/memory.ts";
-import { claim, Owner } from "../ffi/owner.ts";
+import { exportShared } from "../ffi/export.ts";
+import {
+  type Header,
+  type ManagedName,
+  readHeader,
+  readTensorHeader,
+} from "../ffi/header.ts";
+import { Loan } from "../ffi/loan.ts";
+import { addressOf as addressOfPointer, pointerTo } from "../ffi/memory.ts";
+import { claim, impossible, type KeptOpen, Owner } from "../ffi/owner.ts";
+import { type Device, deviceName } from "./device.ts";
+import { bytesOf, packingOf } from "./dtype/packing.ts";
+import { describeDataType, type DType, dtypeByCode } from "./dtype/table.ts";
 import { BufferError, checkOptions, describe } from "./errors.ts";
+import { describeShape, sizeOf } from "./layout.ts";
+import { checkStruct } from "./struct/check.ts";
+import { type Made, specOfMemory, specToLend } from "./struct/make.ts";
+import type { Struct } from "./struct/types.ts";
 
 /**
  * What a consumer asks of an exporter: the keyword arguments of the array
@@ -31,6 +45,8 @@ export interface OtherCapsule {
   readonly pointer: Deno.PointerObject;
   /** As of {@linkcode DlpackCapsule}. */
   take(): Deno.PointerObject;
+  /** As of {@linkcode DlpackCapsule}. */
+  hold(): Disposable;
 }
 
 /** What a capsule or tensor says of itself to another copy of this module. */
@@ -53,14 +69,81 @@ export interface DlpackExporter {
   __dlpack_device__(): readonly [type: number, id: number];
 }
 
-/** What `structuredClone` and `postMessage` stumble over, and then show. */
-const UNCLONEABLE = Symbol(
-  "A DlpackCapsule: send the address of take(), which",
-);
+/** What a capsule may be told beside the struct. */
+export interface CapsuleOptions {
+  /**
+   * The stream on which the memory of a device is being written, numbered as in
+   * the array API: for CUDA 1 is the legacy default stream and 2 the per-thread
+   * one, for ROCm 0 is the default one; above 2 it is a handle, for OpenCL that
+   * of the command queue; -1 says that nothing is to be waited for. Default: all
+   * that the device was given is waited for, where the device can (CUDA and
+   * ROCm).
+   */
+  stream?: number | bigint;
+  /**
+   * Whether a legacy struct may be written to, which it cannot say. Default:
+   * `false`, as in NumPy.
+   */
+  writable?: boolean;
+}
+
+/** What {@linkcode DlpackCapsule.borrow} is told beside the struct. */
+export interface BorrowOptions extends CapsuleOptions {
+  /**
+   * What must live for as long as the memory is used: a `Tensor` or
+   * `DlpackCapsule`, whose memory then stays, or any other object, which is not
+   * collected. Default: nothing.
+   */
+  keepAlive?: unknown;
+}
+
+/** What {@linkcode DlpackCapsule.from} is told of memory. */
+export interface MemoryOptions {
+  /** The data type. */
+  dtype: DType;
+  /** The length of each axis. */
+  shape: readonly (number | bigint)[];
+  /** The step along each axis, in elements. Default: C order. */
+  strides?: readonly (number | bigint)[];
+  /**
+   * The step along each axis in bytes, instead: a line size, a pitch. Each must
+   * be a whole number of elements.
+   */
+  byteStrides?: readonly (number | bigint)[];
+  /**
+   * How many bytes the library says are there, from `data` on; of memory that a
+   * negative stride goes back in, how many in all. Default: it is not checked.
+   */
+  byteLength?: number | bigint;
+  /** Whether elements of fewer than 8 bits have a byte each. Default: `false`. */
+  padded?: boolean;
+  /** Where the memory is. Default: `{ type: "cpu", id: 0 }`. */
+  device?: Device;
+  /** Whether nobody must write to it. Default: `false`. */
+  readOnly?: boolean;
+  /** As of {@linkcode CapsuleOptions}. */
+  stream?: number | bigint;
+  /** As of {@linkcode BorrowOptions}. */
+  keepAlive?: unknown;
+  /**
+   * Gives the memory back: is called once, when nobody uses it any more. It must
+   * not refer to the capsule or to tensors of it, which would then never be
+   * collected. Default: nothing is to be done.
+   */
+  release?: () => void;
+}
 
 let takeOwner: (capsule: DlpackCapsule) => Owner;
 let seeOwner: (capsule: DlpackCapsule) => Owner;
 let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
+let isWritableIn: (capsule: DlpackCapsule) => boolean;
+let lendCapsule: (capsule: DlpackCapsule) => Loan;
+let giveOwner: (capsule: DlpackCapsule, owner: Owner) => void;
+
+/** What `structuredClone` and `postMessage` stumble over, and then show. */
+const UNCLONEABLE = Symbol(
+  "A DlpackCapsule: send the address of take(), which",
+);
 
 /**
  * Owns one managed tensor until somebody consumes it: what a PyCapsule is in
@@ -73,6 +156,11 @@ let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
  * {@linkcode DlpackCapsule.take | take}, or let it go, and the producer's
  * deleter runs exactly once.
  *
+ * It also stands for memory of a device, which JavaScript cannot see: its
+ * `dtype`, `shape` and `strides` can be read, and functions of libraries that
+ * {@linkcode dlopen} opened take it, without the memory leaving the device.
+ * `structuredClone` and `postMessage` throw.
+ *
  * @example Wrap what a library returned
  * ```ts
  * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
@@ -82,7 +170,9 @@ let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
  * const pointer = Tensor.from(new Float32Array([1, 2, 3]))
  *   .__dlpack__({ maxVersion: [1, 3] }).take();
  *
- * using t = fromDlpack(new DlpackCapsule(pointer, "dltensor_versioned"));
+ * const capsule = new DlpackCapsule(pointer, "dltensor_versioned");
+ * assertEquals([capsule.dtype, ...capsule.shape], ["float32", 3]);
+ * using t = fromDlpack(capsule);
  * assertEquals(t.toArray(), [1, 2, 3]);
  * ```
  */
@@ -91,12 +181,19 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   private readonly uncloneable = UNCLONEABLE;
   #owner: Owner | null;
   readonly #name: ManagedName;
-  readonly #stream: number | bigint | null;
+  #stream: number | bigint | null = null;
+  #isWritable = false;
+  /** What the struct says, once somebody has asked. */
+  #struct: Struct | null = null;
+  #loan: Loan | null = null;
 
   static {
     takeOwner = (capsule) => capsule.#consume("import");
     seeOwner = (capsule) => capsule.#unconsumed("import");
     streamIn = (capsule) => capsule.#stream;
+    isWritableIn = (capsule) => capsule.#isWritable;
+    lendCapsule = (capsule) => capsule.#lend();
+    giveOwner = (capsule, owner) => capsule.#owner = owner;
   }
 
   /**
@@ -105,15 +202,10 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @param pointer What the library returned: a pointer, or its address.
    * @param name Which struct it is: `"dltensor"` for `DLManagedTensor`,
    * `"dltensor_versioned"` for `DLManagedTensorVersioned`.
-   * @param options The `stream` on which the memory of a device is being
-   * written, numbered as in the array API: for CUDA 1 is the legacy default
-   * stream and 2 the per-thread one, for ROCm 0 the default one; above 2 it is
-   * a handle, for OpenCL that of the command queue; -1 says that nothing is to
-   * be waited for. Without it everything that the device was given is waited
-   * for, where the device can (CUDA and ROCm).
+   * @param options The stream on which the memory is being written, and whether
+   * a legacy struct may be written to.
    * @throws {TypeError} When the pointer is NULL, not a pointer, or cannot be
-   * that of a struct; the name is neither; or the stream is no integer from -1
-   * on.
+   * that of a struct; the name is neither; or an option is of the wrong kind.
    * @throws {BufferError} `"consumed"` when another capsule or tensor is seen to
    * own the struct.
    * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
@@ -121,7 +213,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   constructor(
     pointer: Deno.PointerValue | bigint,
     name: "dltensor" | "dltensor_versioned",
-    options?: { stream?: number | bigint },
+    options?: CapsuleOptions,
   ) {
     if (name !== "dltensor" && name !== "dltensor_versioned") {
       throw new TypeError(
@@ -131,11 +223,127 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
       );
     }
     this.#name = name;
-    if (options !== undefined) checkOptions("DlpackCapsule", options);
-    this.#stream = options === undefined ? null : checkStream(options.stream);
+    if (options !== undefined) this.#set("DlpackCapsule", options);
     this.#owner = (pointer as unknown) instanceof Owner
       ? pointer as unknown as Owner // of capsuleOf()
       : claim(checkPointer(pointer), name);
+  }
+
+  /**
+   * Wraps a bare `DLTensor` that stays the library's own, for as long as the
+   * library says that it is valid.
+   *
+   * What it says is copied, the memory is not: it may be written to only if
+   * `writable` says so.
+   *
+   * @param tensor The pointer, or its address.
+   * @param options What must live meanwhile, whether the memory may be written
+   * to, and the stream on which it is being written.
+   * @returns A capsule of a versioned struct of this module.
+   * @throws {TypeError} When the pointer is NULL, or no pointer, or an option is
+   * of the wrong kind.
+   * @throws {BufferError} `"shape"` when its axes make no sense.
+   *
+   * @example Look at a tensor that a library keeps
+   * ```ts
+   * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * // Stands for the library's own: a versioned struct has a DLTensor at byte 32.
+   * const theirs = Tensor.from(new Float32Array([1, 2, 3]))
+   *   .__dlpack__({ maxVersion: [1, 3] });
+   * const pointer = Deno.UnsafePointer.offset(theirs.pointer, 32)!;
+   *
+   * const capsule = DlpackCapsule.borrow(pointer, { keepAlive: theirs });
+   * using t = fromDlpack(capsule);
+   * assertEquals([t.get(2), t.readOnly], [3, true]);
+   * ```
+   */
+  static borrow(
+    tensor: Deno.PointerObject | bigint,
+    options: BorrowOptions = {},
+  ): DlpackCapsule {
+    checkOptions("DlpackCapsule.borrow()", options);
+    const { keepAlive, writable, stream } = options;
+    checkWritable(writable);
+    const header = readTensorHeader(checkPointer(tensor));
+    const { spec, bytes } = specToLend(header, "dltensor_versioned");
+    const made = { spec: { ...spec, readOnly: writable !== true }, bytes };
+    return capsuleOfMemory(made, stream, keepAlive, null);
+  }
+
+  /**
+   * Wraps memory that came without a struct: of `cudaMalloc`, a plane of a video
+   * frame, a matrix of a C library.
+   *
+   * When it throws, nothing was taken, and `release` is not called.
+   *
+   * @param data The address of element [0, …, 0], or a handle of the device. NULL
+   * is allowed where there are no elements.
+   * @param options What the memory is, and how to give it back.
+   * @returns A capsule of a versioned struct of this module, whose deleter is
+   * `release`.
+   * @throws {TypeError} When something is of the wrong kind, or `data` is NULL.
+   * @throws {RangeError} When the numbers cannot be right: an element ends
+   * beyond `byteLength`, or a byte stride is no whole number of elements.
+   *
+   * @example A matrix whose rows are padded
+   * ```ts
+   * import { DlpackCapsule, fromDlpack } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const memory = new Float32Array([1, 2, 3, 0, 4, 5, 6, 0]); // a library's
+   * const capsule = DlpackCapsule.from(Deno.UnsafePointer.of(memory), {
+   *   dtype: "float32",
+   *   shape: [2, 3],
+   *   byteStrides: [16, 4],
+   *   byteLength: memory.byteLength,
+   *   keepAlive: memory,
+   *   release: () => console.log("given back"),
+   * });
+   * using t = fromDlpack(capsule);
+   * assertEquals(t.toArray(), [[1, 2, 3], [4, 5, 6]]);
+   * ```
+   */
+  static from(
+    data: Deno.PointerValue | bigint,
+    options: MemoryOptions,
+  ): DlpackCapsule {
+    checkOptions("DlpackCapsule.from()", options);
+    const { keepAlive, release, stream } = options;
+    if (release !== undefined && typeof release !== "function") {
+      throw new TypeError(
+        `The option "release" must be a function, not ${describe(release)}`,
+      );
+    }
+    const address = data === null || data === 0n
+      ? 0n
+      : addressOfPointer(checkPointer(data));
+    const made = specOfMemory(address, options);
+    return capsuleOfMemory(made, stream, keepAlive, release ?? null);
+  }
+
+  /**
+   * Says more of the memory, before it is consumed.
+   *
+   * @param options What the constructor takes.
+   * @returns This capsule.
+   * @throws {TypeError} When an option is of the wrong kind.
+   * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
+   */
+  with(options: CapsuleOptions): this {
+    this.#unconsumed("change");
+    this.#set("with()", options);
+    this.#struct = null;
+    return this;
+  }
+
+  #set(of: string, options: CapsuleOptions): void {
+    checkOptions(of, options);
+    const stream = checkStream(options.stream);
+    const writable = checkWritable(options.writable);
+    if (stream !== undefined) this.#stream = stream;
+    if (writable !== undefined) this.#isWritable = writable;
   }
 
   /** The struct's name; `used_…` once somebody has consumed it, or it was disposed. */
@@ -158,12 +366,109 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   }
 
   /**
+   * The data type's name.
+   *
+   * @throws {BufferError} As {@linkcode fromDlpack} would, whatever the device:
+   * when the struct is bad, or the dtype none of this module's. The capsule stays
+   * as it is.
+   */
+  get dtype(): DType {
+    return this.#look().info.name;
+  }
+
+  /**
+   * The length of each axis; lanes are the last one. A frozen array.
+   *
+   * @throws {BufferError} As `dtype` does.
+   */
+  get shape(): readonly number[] {
+    return this.#look().layout.shape;
+  }
+
+  /**
+   * The step along each axis, in elements. A frozen array.
+   *
+   * @throws {BufferError} As `dtype` does.
+   */
+  get strides(): readonly number[] {
+    return this.#look().layout.strides;
+  }
+
+  /**
+   * Where the memory is.
+   *
+   * @throws {BufferError} As `dtype` does.
+   */
+  get device(): Device {
+    const { deviceType, deviceId } = this.#look();
+    return { type: deviceName(deviceType)!, id: deviceId };
+  }
+
+  /**
+   * Whether the memory must not be written to: always so of a legacy struct,
+   * unless the option `writable` says otherwise.
+   *
+   * @throws {BufferError} As `dtype` does.
+   */
+  get readOnly(): boolean {
+    return this.#look().readOnly;
+  }
+
+  /**
+   * The bytes of all elements, packed ones rounded up.
+   *
+   * @throws {BufferError} As `dtype` does.
+   */
+  get nbytes(): number {
+    const { info, isPacked, layout } = this.#look();
+    return bytesOf(packingOf(info, isPacked), sizeOf(layout.shape));
+  }
+
+  #look(): Struct {
+    const owner = this.#unconsumed("look into");
+    if (this.#struct === null) {
+      const struct = checkStruct(owner.peek(), this.#name, this.#isWritable);
+      Object.freeze(struct.layout.shape);
+      Object.freeze(struct.layout.strides);
+      this.#struct = struct;
+    }
+    return this.#struct;
+  }
+
+  #lend(): Loan {
+    const owner = this.#unconsumed("lend");
+    if (this.#loan === null) {
+      const { spec } = specToLend(owner.peek(), this.#name);
+      const readOnly = this.#name === "dltensor"
+        ? !this.#isWritable
+        : spec.readOnly;
+      this.#loan = new Loan({ ...spec, readOnly }, owner);
+    }
+    return this.#loan;
+  }
+
+  /**
+   * Keeps the memory until the result is disposed, over `dispose` and garbage
+   * collection: for native code that goes on using it after a call. At exit it
+   * is left alone.
+   *
+   * @returns What ends it.
+   * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
+   */
+  hold(): Disposable {
+    const owner = this.#unconsumed("hold");
+    owner.pin();
+    return new Hold(() => owner.unpin());
+  }
+
+  /**
    * Hands the struct to a native consumer, which must call its deleter. The
    * capsule becomes used. If it came out of a library that {@linkcode dlopen}
    * opened, that one stays open for good: the deleter is its code.
    *
    * @returns The struct.
-   * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
+   * @throws {BufferError} `"consumed"` when it is not the capsule's any more, or
+   * its memory is being used.
    *
    * @example Hand a tensor to a Worker
    * ```ts
@@ -182,7 +487,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * ```
    */
   take(): Deno.PointerObject {
-    return this.#consume("take").moveAway();
+    return moveAway(this);
   }
 
   /**
@@ -223,6 +528,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   [Symbol.dispose](): void {
     const owner = this.#owner;
     this.#owner = null;
+    this.#loan = null;
     owner?.release();
   }
 
@@ -233,7 +539,19 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    */
   [MODULE](): Introduction {
     const stream = this.#stream;
-    return { abi: MODULE_ABI, kind: "capsule", stream, writable: false };
+    const writable = this.#isWritable;
+    return { abi: MODULE_ABI, kind: "capsule", stream, writable };
+  }
+
+  /** What `console.log` shows: the struct, and what it says. */
+  [Symbol.for("Deno.customInspect")](): string {
+    const head = `DlpackCapsule ${this.name}`;
+    if (this.#owner === null) return head;
+    try {
+      return `${head}, ${describeCapsule(this.#owner.peek(), this.#name)}`;
+    } catch {
+      return head;
+    }
   }
 
   #unconsumed(action: string): Owner {
@@ -248,13 +566,123 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   #consume(action: string): Owner {
     const owner = this.#unconsumed(action);
     this.#owner = null;
+    this.#loan = null;
     return owner;
   }
 }
 
+/** Ends something, once. */
+export class Hold implements Disposable {
+  #end: (() => void) | null;
+
+  /** @param end What ends it. */
+  constructor(end: () => void) {
+    this.#end = end;
+  }
+
+  [Symbol.dispose](): void {
+    const end = this.#end;
+    this.#end = null;
+    end?.();
+  }
+}
+
+/** A capsule of a struct of ours, over memory that came without one. */
+function capsuleOfMemory(
+  { spec, bytes }: Made,
+  stream: number | bigint | undefined,
+  keepAlive: unknown,
+  release: (() => void) | null,
+): DlpackCapsule {
+  checkStream(stream);
+  const held = holdOf(keepAlive);
+  const end = held === null ? release : () => {
+    try {
+      release?.();
+    } finally {
+      held[Symbol.dispose]();
+    }
+  };
+  const owner = exportShared({ ...spec, versioned: true }, bytes, null, end);
+  owner.keepAlive(keepAlive);
+  return capsuleOf(owner, stream === undefined ? undefined : { stream });
+}
+
+/**
+ * For other files of this module: holds the memory of a tensor or capsule, of
+ * whatever copy of this module; `null` for what is neither.
+ */
+export function holdOf(value: unknown): Disposable | null {
+  if (introductionOf(value) === null) return null;
+  return (value as { hold(): Disposable }).hold();
+}
+
+/** What `console.log` shows of a struct, also where it is odd. */
+function describeCapsule(header: Header, name: ManagedName): string {
+  const { deviceType, deviceId, readOnly } = header;
+  const { spec } = specToLend(header, name);
+  const { code, bits, lanes, shape, strides } = spec;
+  const info = lanes === 1 ? dtypeByCode(code, bits) : undefined;
+  const dtype = info?.name ?? describeDataType(code, bits, lanes);
+  const device = deviceName(deviceType) ?? `device type ${deviceType}`;
+  return `${dtype} ${describeShape(shape)}, strides ` +
+    `${describeShape(strides)}, ${device}:${deviceId}` +
+    (readOnly && name === "dltensor_versioned" ? ", read-only" : "");
+}
+
 /** For other files of this module: an owner's struct in a capsule. */
-export function capsuleOf(owner: Owner): DlpackCapsule {
-  return new DlpackCapsule(owner as never, owner.name);
+export function capsuleOf(
+  owner: Owner,
+  options?: CapsuleOptions,
+): DlpackCapsule {
+  return new DlpackCapsule(owner as never, owner.name, options);
+}
+
+/** For other files of this module: the structs that a capsule lends. */
+export function loanOfCapsule(capsule: DlpackCapsule): Loan {
+  return lendCapsule(capsule);
+}
+
+/** For other files of this module: whether a legacy struct may be written to. */
+export function isWritable(capsule: DlpackCapsule): boolean {
+  return isWritableIn(capsule);
+}
+
+/**
+ * For other files of this module: the struct of a capsule for a consumer
+ * outside, or for its own library if it is that one.
+ *
+ * @param library Where it goes.
+ */
+export function moveAway(
+  capsule: DlpackCapsule,
+  library: KeptOpen | null = null,
+): Deno.PointerObject {
+  const owner = takeOwner(capsule);
+  if (owner.liesInOurs) return moveCopyOf(owner);
+  let pointer: Deno.PointerObject;
+  try {
+    pointer = owner.moveAway();
+  } catch (error) {
+    giveOwner(capsule, owner);
+    throw error;
+  }
+  // Back where it came from: a library need not stay open for itself.
+  if (library !== null && owner.library === library) library.release();
+  return pointer;
+}
+
+/**
+ * A struct that lies in memory of ours is not given away: its consumer gets an
+ * export, whose deleter runs that of the struct and frees its memory.
+ */
+function moveCopyOf(owner: Owner): Deno.PointerObject {
+  const { name } = owner;
+  const { spec, bytes } = specToLend(owner.header(), name);
+  const versioned = name === "dltensor_versioned";
+  const made = exportShared({ ...spec, versioned }, bytes, owner);
+  owner.release();
+  return made.moveAway();
 }
 
 /** For other files of this module: takes the owner out of a capsule. */
@@ -308,9 +736,23 @@ function introductionOf(value: unknown): Introduction | null {
  */
 export function adopt(other: OtherCapsule): DlpackCapsule {
   const name = other.name as ManagedName;
+  const introduction = introductionOf(other);
   const pointer = other.take();
-  const stream = introductionOf(other)?.stream ?? null;
-  return new DlpackCapsule(pointer, name, stream === null ? {} : { stream });
+  const writable = introduction?.writable === true;
+  const stream = introduction?.stream ?? null;
+  const options = stream === null ? { writable } : { writable, stream };
+  return new DlpackCapsule(pointer, name, options);
+}
+
+/**
+ * For other files of this module: the structs that a capsule of another copy
+ * lends, for one call.
+ */
+export function loanOfOther(other: OtherCapsule): Loan {
+  const name = other.name as ManagedName;
+  const header = readHeader(other.pointer, name);
+  if (header === null) throw impossible(name);
+  return new Loan(specToLend(header, name).spec, null);
 }
 
 /** For other files of this module: what is to be waited for. */
@@ -329,10 +771,17 @@ export function giveAway(owner: Owner): DlpackCapsule {
   return capsuleOf(moved);
 }
 
+function checkWritable(writable: unknown): boolean | undefined {
+  if (writable === undefined || typeof writable === "boolean") return writable;
+  throw new TypeError(
+    `The option "writable" must be true or false, not ${describe(writable)}`,
+  );
+}
+
 function checkStream(
   stream: number | bigint | undefined,
-): number | bigint | null {
-  if (stream === undefined) return null;
+): number | bigint | undefined {
+  if (stream === undefined) return undefined;
   const isInteger = typeof stream === "bigint" || Number.isSafeInteger(stream);
   if (isInteger && stream >= -1 && stream < 2n ** 64n) return stream;
   throw new TypeError(

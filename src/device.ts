@@ -71,6 +71,24 @@ export function deviceName(type: number): DeviceName | undefined {
   return names[type];
 }
 
+const addressed: ReadonlySet<number> = new Set([
+  DeviceType.cpu,
+  DeviceType.cuda,
+  DeviceType.cudaHost,
+  DeviceType.cudaManaged,
+  DeviceType.rocm,
+  DeviceType.rocmHost,
+  DeviceType.oneapi,
+]);
+
+/**
+ * Whether `DLTensor.data` is an address on this type of device, to which bytes
+ * can be added; on others it is a handle, as far as is known.
+ */
+export function hasAddresses(type: number): boolean {
+  return addressed.has(type);
+}
+
 /**
  * Whether the host reads this memory as its own. The list is NumPy's: CPU, and
  * what CUDA and ROCm pinned or manage.

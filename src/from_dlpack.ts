@@ -9,6 +9,7 @@ import {
   DlpackCapsule,
   type DlpackExporter,
   isOfOtherCopy,
+  isWritable,
   type OtherCapsule,
   ownerIn,
   streamOf,
@@ -304,7 +305,7 @@ function checkCapsule(
   const owner = ownerIn(capsule);
   let struct: Struct;
   try {
-    struct = checkStruct(owner.header(), owner.name);
+    struct = checkStruct(owner.header(), owner.name, isWritable(capsule));
   } catch (error) {
     consume(capsule).releaseAfterFailure();
     throw error;

@@ -37,7 +37,7 @@ for (const versioned of [true, false]) {
     assertEquals(liveTensors(), live, "it is not ours any more");
     const { data } = await answer.promise;
     assertEquals(data.values, [[0, 1, 2], [3, 4, 5]]);
-    assertEquals(data.left, { count: 0, bytes: 0 });
+    assertEquals([data.left.count, data.left.bytes], [0, 0]);
     assertEquals(counts(), { ...before, deleted: before.deleted + 1 });
     worker.terminate();
   });

@@ -36,7 +36,7 @@ async function loop(
   assertEquals(code, 0, text.decode(stderr));
   const seen: Seen = JSON.parse(text.decode(stdout));
   assert(seen.isTrue, "liveTensors() told the truth");
-  assertEquals(seen.left, { count: 0, bytes: 0 });
+  assertEquals([seen.left.count, seen.left.bytes], [0, 0]);
   assertEquals([seen.counts.deleted, seen.counts.double], [loops, 0]);
   return seen;
 }

@@ -169,6 +169,7 @@ for (const name of names) {
       const tensor = fromDlpack(source.export(name));
       assertEquals(source.useCount, 2);
       assertEquals(liveTensors(), {
+        ...before,
         count: before.count + 1,
         bytes: before.bytes + 24,
       });
@@ -562,6 +563,7 @@ metatensorTest(
     assertEquals(tensor.get(rows - 1, 15), 0);
     const held = Deno.memoryUsage().rss;
     assertEquals(liveTensors(), {
+      ...before,
       count: before.count + 1,
       bytes: before.bytes + values.byteLength,
     });

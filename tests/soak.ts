@@ -425,7 +425,11 @@ callback.close();
 console.log(done, { inCallback, workersDone });
 const { live, deleted, double } = counts();
 assertEquals(failures, []);
-assertEquals(liveTensors(), { count: 0, bytes: 0 });
+assertEquals(liveTensors(), {
+  count: 0,
+  bytes: 0,
+  exported: { count: 0, bytes: 0 },
+});
 assertEquals([live, double, fixture.fx_live_bytes()], [0, 0, 0n]);
 assertEquals(deleted, made - withoutDeleter);
 const most = sizes[0]! * 1.1 + 16 * MiB;

@@ -478,6 +478,7 @@ Deno.test("Held memory is counted until it is given back", () => {
   const held = t.hold();
   t[Symbol.dispose]();
   assertEquals(liveTensors(), {
+    ...before,
     count: before.count + 1,
     bytes: before.bytes + 24,
   });

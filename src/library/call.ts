@@ -5,16 +5,27 @@
  * @module
  */
 
-import { VERSION } from "../../ffi/abi.ts";
-import type { Loan } from "../../ffi/export.ts";
+import { MANAGED, VERSION, VERSIONED } from "../../ffi/abi.ts";
 import type { ManagedName } from "../../ffi/header.ts";
-import { isPointer } from "../../ffi/memory.ts";
-import { claim, type KeptOpen } from "../../ffi/owner.ts";
-import { capsuleOf, consume, DlpackCapsule } from "../capsule.ts";
-import { BufferError } from "../errors.ts";
+import { Loan } from "../../ffi/loan.ts";
+import { Block, isPointer, pointerTo } from "../../ffi/memory.ts";
+import { claim, type KeptOpen, Owner, ownerOf } from "../../ffi/owner.ts";
+import {
+  adopt,
+  capsuleOf,
+  DlpackCapsule,
+  type DlpackRequest,
+  isOfOtherCopy,
+  loanOfCapsule,
+  loanOfOther,
+  moveAway,
+  ownerIn,
+} from "../capsule.ts";
+import { BufferError, describe } from "../errors.ts";
 import { loanOf, Tensor } from "../tensor/class.ts";
-import { lendOut, OutCapsule, takeBack } from "./out_capsule.ts";
-import type { TensorFunction, TensorParameterType } from "./types.ts";
+import { compile } from "./compile.ts";
+import { beginOut, endOut, isFilling, OutCapsule } from "./out_capsule.ts";
+import type { Parameter, Result } from "./parameters.ts";
 
 /** A native function, or what stands for it. */
 export type Callable = (...args: unknown[]) => unknown;
@@ -27,36 +38,22 @@ export interface Callee extends KeptOpen {
    * @throws {Deno.errors.BadResource} When it was closed.
    */
   enter(symbol: string): void;
+  /** Does something when it is closed and nothing of it is in use any more. */
+  whenOver(action: () => void): void;
 }
 
-/** The structs that change hands, by C's spelling of a pointer to them. */
-const managed = new Map<unknown, ManagedName>([
-  ["DLManagedTensor*", "dltensor"],
-  ["DLManagedTensorVersioned*", "dltensor_versioned"],
-]);
-
-/** The same for parameters that the callee fills. */
-const filled = new Map<unknown, ManagedName>([
-  ["DLManagedTensor**", "dltensor"],
-  ["DLManagedTensorVersioned**", "dltensor_versioned"],
-]);
-
-/** A function's definition as Deno knows it. */
-export function nativeDefinition(
-  definition: TensorFunction,
-): Deno.ForeignFunction {
-  const { parameters, result } = definition;
-  return {
-    ...definition,
-    parameters: parameters.map((type) => {
-      // An address as a bigint is what Deno passes fastest.
-      if (type === "DLTensor*") return "u64";
-      if (managed.has(type)) return "pointer";
-      if (filled.has(type)) return "buffer";
-      return type as Deno.NativeType;
-    }),
-    result: managed.has(result) ? "pointer" : result as Deno.NativeResultType,
-  };
+/** A function of a symbol table. */
+export interface Signature {
+  /** Its name in the table. */
+  readonly symbol: string;
+  /** What becomes of its arguments. */
+  readonly parameters: readonly Parameter[];
+  /** What becomes of its result. */
+  readonly result: Result;
+  /** Whether it runs on another thread. */
+  readonly nonblocking: boolean;
+  /** Whether what it returns or fills may be written to, where that cannot say. */
+  readonly writable: boolean;
 }
 
 /**
@@ -64,49 +61,53 @@ export function nativeDefinition(
  * has none of DLPack's types, and nobody needs to know when it is over.
  */
 export function bind(
-  symbol: string,
-  definition: TensorFunction,
+  signature: Signature,
   native: Callable,
   library: Callee,
 ): Callable {
-  const { parameters, nonblocking } = definition;
-  const name = managed.get(definition.result);
-  const result = name === undefined
-    ? null
-    : (pointer: unknown) => own(pointer, name, library);
+  const { parameters, result, nonblocking } = signature;
+  const isNative = result.kind === "native";
+  const give = isNative ? null : giver(signature, library);
   if (nonblocking) {
-    const begin = beginner(symbol, definition, library);
+    const begin = beginner(signature, library);
     return async (...args) => {
       using _call = begin(args);
       const value = await native(...args);
-      return result === null ? value : result(value);
+      return give === null ? value : give(value);
     };
   }
-  if (parameters.some((type) => managed.has(type) || filled.has(type))) {
-    const begin = beginner(symbol, definition, library);
-    return (...args) => {
-      using _call = begin(args);
-      const value = native(...args);
-      return result === null ? value : result(value);
-    };
+  const kinds = new Set(parameters.map(({ kind }) => kind));
+  if (isNative && kinds.isSubsetOf(new Set(["native"]))) return native;
+  if (kinds.isSubsetOf(new Set(["native", "lent", "data"]))) {
+    const borrower = compileBorrower(signature, native, library, give);
+    if (borrower !== null) return borrower;
   }
-  if (result === null && !parameters.includes("DLTensor*")) return native;
-  return borrower(symbol, parameters, native, library, result);
+  const begin = beginner(signature, library);
+  return (...args) => {
+    using _call = begin(args);
+    const value = native(...args);
+    return give === null ? value : give(value);
+  };
 }
 
-/** A capsule for the tensor that a function returned. */
-function own(
-  pointer: unknown,
-  name: ManagedName,
+/** Gives the function that makes capsules of what a function returned. */
+function giver(
+  { result, writable }: Signature,
   library: Callee,
-): DlpackCapsule | null {
-  if (pointer === null) return null;
-  const owner = claim(pointer as Deno.PointerObject, name);
-  owner.keepOpen(library);
-  return capsuleOf(owner);
+): (pointer: unknown) => DlpackCapsule | null {
+  return (pointer) => {
+    if (pointer === null) return null;
+    const there = pointer as Deno.PointerObject;
+    if (result.kind === "owned") {
+      const owner = claim(there, result.name);
+      owner.keepOpen(library);
+      return capsuleOf(owner, { writable });
+    }
+    const capsule = DlpackCapsule.borrow(there, { writable });
+    ownerIn(capsule).keepOpen(library);
+    return capsule;
+  };
 }
-
-let compiled = 0;
 
 /**
  * Stands for a function that borrows tensors and takes over none.
@@ -115,52 +116,155 @@ let compiled = 0;
  * the text it is in, and makes a direct call only where it has seen but one
  * function. Of a closure that all symbols share, each call would cost what
  * Deno's slow path does, 75 ns. The text has no names in it, only numbers.
+ *
+ * @returns `null` where code must not be made from strings.
  */
-function borrower(
-  symbol: string,
-  parameters: readonly TensorParameterType[],
+function compileBorrower(
+  signature: Signature,
   native: Callable,
   library: Callee,
-  result: ((pointer: unknown) => unknown) | null,
-): Callable {
-  const wheres = places(symbol, parameters);
-  const lend = (tensor: unknown, index: number): Loan =>
-    beginLoan(tensor, wheres[index]!);
+  give: ((pointer: unknown) => unknown) | null,
+): Callable | null {
+  const { symbol, parameters } = signature;
+  const lend = (value: unknown, index: number): Loan =>
+    beginLoan(value, parameters[index]!);
   const all = [...parameters.keys()];
-  const lent = all.filter((i) => parameters[i] === "DLTensor*");
-  const args = all.map((i) =>
-    lent.includes(i) ? `loan${i}.address` : `arg${i}`
+  const lent = all.filter((i) => parameters[i]!.kind !== "native");
+  const args = parameters.map((parameter, i) =>
+    parameter.kind === "lent"
+      ? `loan${i}.${parameter.as}`
+      : parameter.kind === "data"
+      ? `loan${i}.data`
+      : `arg${i}`
   );
+  const names = all.map((i) => `arg${i}`).join(", ");
   const call = `native(${args.join(", ")})`;
-  const text = `"use strict";
-    // ${++compiled}: no two texts are the same
-    return (${all.map((i) => `arg${i}`).join(", ")}) => {
+  const text = `return (${names}) => {
       library.enter(symbol);
       ${lent.map((i) => `let loan${i};`).join(" ")}
       try {
         ${lent.map((i) => `loan${i} = lend(arg${i}, ${i});`).join(" ")}
-        return ${result === null ? call : `result(${call})`};
+        return ${give === null ? call : `give(${call})`};
+      } catch (error) {
+        throw explain(error, [${names}]);
       } finally {
         ${lent.map((i) => `loan${i}?.end();`).join(" ")}
         library.release();
       }
     };`;
-  return new Function("native", "library", "symbol", "lend", "result", text)(
-    native,
-    library,
-    symbol,
-    lend,
-    result,
+  const compiled = compile(
+    ["native", "library", "symbol", "lend", "give", "explain"],
+    text,
   );
+  if (compiled === null) return null;
+  library.whenOver(compiled.giveBack);
+  const explain = (error: unknown, args: unknown[]): unknown =>
+    explained(error, args, signature);
+  return compiled.make(native, library, symbol, lend, give, explain);
 }
 
-/** Lends a tensor until the loan's `end`. */
-function beginLoan(tensor: unknown, where: string): Loan {
-  const loan = loanOf(tensor);
-  if (loan === null) throw wrongArgument(tensor, where, "a Tensor");
+/** Deno's word on an argument names neither the function nor the parameter. */
+function explained(
+  error: unknown,
+  args: readonly unknown[],
+  { parameters }: Signature,
+): unknown {
+  if (!(error instanceof TypeError)) return error;
+  if (!/^(Invalid|Expected)\b.*\b(FFI|pointer|buffer)/i.test(error.message)) {
+    return error;
+  }
+  const i = parameters.findIndex((parameter, i) =>
+    parameter.kind === "native" && !isNative(args[i], parameter.type, false)
+  );
+  const parameter = parameters[i];
+  if (parameter?.kind !== "native") return error;
+  return wrongNative(args[i], parameter, parameter.type);
+}
+
+/** What is lent where an argument is `null`. */
+let nothing: Loan | undefined;
+
+/**
+ * Lends a tensor until the loan's `end`.
+ *
+ * @throws {TypeError} When it is none, or not in order although that is asked.
+ * @throws {BufferError} When the struct cannot say what it is.
+ */
+function beginLoan(value: unknown, parameter: Parameter): Loan {
+  const loan = loanOf(value) ??
+    (value instanceof DlpackCapsule
+      ? loanOfCapsule(value)
+      : loanOfOthers(value, parameter));
+  if (parameter.kind === "data") checkData(value, loan, parameter);
+  else if (loan.isPadded) checkPadding(parameter);
   loan.begin();
   return loan;
 }
+
+/** NULL, or what another copy of this module made. */
+function loanOfOthers(value: unknown, parameter: Parameter): Loan {
+  if (value === null && parameter.isOptional) {
+    return nothing ??= new Loan(null, null);
+  }
+  if (isOfOtherCopy(value, "capsule")) {
+    const loan = loanOfOther(value);
+    const held = value.hold();
+    loan.onEnd(() => held[Symbol.dispose]());
+    return loan;
+  }
+  const capsule = capsuleOfOther(value, VERSION);
+  if (capsule === null) {
+    throw wrongArgument(value, parameter, "a Tensor or a DlpackCapsule");
+  }
+  const loan = loanOfCapsule(capsule);
+  loan.onEnd(() => capsule[Symbol.dispose]());
+  return loan;
+}
+
+/** An export of another copy's tensor, or `null` for what is none. */
+function capsuleOfOther(
+  value: unknown,
+  maxVersion: DlpackRequest["maxVersion"],
+): DlpackCapsule | null {
+  if (!isOfOtherCopy(value, "tensor")) return null;
+  const exporter = value as unknown as {
+    __dlpack__(request: DlpackRequest): unknown;
+  };
+  const capsule = exporter.__dlpack__({ maxVersion: maxVersion ?? null });
+  return isOfOtherCopy(capsule, "capsule") ? adopt(capsule) : null;
+}
+
+function checkData(
+  value: unknown,
+  loan: Loan,
+  { where, ...parameter }: Parameter & { kind: "data" },
+): void {
+  if (parameter.isInOrder && !loan.isContiguous && value !== null) {
+    throw new TypeError(
+      `Cannot pass a tensor that is not in C order to ${where}: pass copy() of ` +
+        "it",
+    );
+  }
+  if (loan.byteOffset !== 0n) {
+    throw new BufferError(
+      "layout",
+      `Cannot pass a tensor to ${where}: it begins ${loan.byteOffset} bytes ` +
+        "into what its device has a handle for, and no address",
+    );
+  }
+}
+
+function checkPadding({ where, ...parameter }: Parameter): void {
+  if (parameter.kind === "lent" && parameter.as === "versioned") return;
+  throw new BufferError(
+    "dtype",
+    `Cannot pass padded elements of fewer than 8 bits to ${where}: only a ` +
+      'versioned struct can say so; pass astype("uint8") or "int8" of them',
+  );
+}
+
+/** What nonblocking calls were given: it must not be collected before they are over. */
+const pending = new Set<readonly unknown[]>();
 
 /**
  * Gives the function that begins a call: it puts what C gets in the place of
@@ -168,48 +272,214 @@ function beginLoan(tensor: unknown, where: string): Loan {
  * it gives is to be disposed when the call is over.
  */
 function beginner(
-  symbol: string,
-  { parameters, nonblocking = false }: TensorFunction,
+  signature: Signature,
   library: Callee,
 ): (args: unknown[]) => Disposable {
-  const wheres = places(symbol, parameters);
-  const moves = parameters.some((type) => managed.has(type));
+  const { symbol, parameters, nonblocking } = signature;
+  const changesHands = parameters.some(({ kind }) =>
+    kind === "taken" || kind === "cells" || kind === "struct"
+  );
   return (args) => {
     using call = new DisposableStack();
     library.enter(symbol);
     call.defer(() => library.release());
-    const moved = new Map<DlpackCapsule, number>();
-    parameters.forEach((type, i) => {
+    const begun = new Begun(call, signature, library);
+    parameters.forEach((parameter, i) => {
       const value = args[i];
-      const where = wheres[i]!;
-      const moveAs = managed.get(type);
-      const fillAs = filled.get(type);
-      if (type === "DLTensor*") {
-        const loan = beginLoan(value, where);
-        call.defer(() => loan.end());
-        args[i] = loan.address;
-      } else if (moveAs !== undefined) {
-        const capsule = toMove(value, moveAs, where);
-        // Ours, and released here if it is not moved after all.
-        if (capsule !== value) call.use(capsule);
-        if (moved.has(capsule)) throw twice(where);
-        moved.set(capsule, i);
-      } else if (fillAs !== undefined) {
-        if (!(value instanceof OutCapsule)) {
-          throw wrongArgument(value, where, "an OutCapsule");
-        }
-        const cell = lendOut(value);
-        if (cell === null) throw twice(where);
-        call.defer(() => takeBack(value, fillAs, library));
-        args[i] = cell;
-      } else if (moves && !isNative(value, type, nonblocking)) {
+      if (parameter.kind !== "native") {
+        args[i] = begun.check(value, parameter, i);
+      } else if (
+        changesHands && !isNative(value, parameter.type, nonblocking)
+      ) {
         // Deno would find it when the tensors have been moved.
-        throw wrongArgument(value, where, "what Deno's FFI takes for it");
-      }
+        throw wrongNative(value, parameter, parameter.type);
+      } else if (nonblocking) begun.holdMemory(value);
     });
-    for (const [capsule, i] of moved) args[i] = moveTo(library, capsule);
+    begun.changeHands(args);
+    if (nonblocking) {
+      pending.add(args);
+      call.defer(() => pending.delete(args));
+    }
     return call.move();
   };
+}
+
+/** A call that is being begun: first all is checked, then tensors change hands. */
+class Begun {
+  readonly #call: DisposableStack;
+  readonly #signature: Signature;
+  readonly #library: Callee;
+  /** Capsules that are only looked at. */
+  readonly #lent = new Set<unknown>();
+  readonly #taken = new Map<DlpackCapsule, number>();
+  readonly #outs = new Set<OutCapsule>();
+  /** What changes hands when all was checked. */
+  readonly #later: ((args: unknown[]) => void)[] = [];
+
+  constructor(call: DisposableStack, signature: Signature, library: Callee) {
+    this.#call = call;
+    this.#signature = signature;
+    this.#library = library;
+  }
+
+  /** Checks an argument, and gives what C gets unless that comes later. */
+  check(value: unknown, parameter: Parameter, i: number): unknown {
+    switch (parameter.kind) {
+      case "lent":
+        return this.#lend(value, parameter)[parameter.as];
+      case "data":
+        return this.#lend(value, parameter).data;
+      case "tensors":
+        return this.#lendAll(value, parameter);
+      case "taken":
+        return this.#take(value, parameter.name, parameter, i);
+      case "cells":
+        return this.#fillCells(value, parameter.name, parameter, i);
+      case "struct":
+        return this.#fillStruct(value, parameter.name, parameter, i);
+      default:
+        return value;
+    }
+  }
+
+  /** Keeps what a buffer is made of until the call is over. */
+  holdMemory(value: unknown): void {
+    const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
+    if (!(buffer instanceof ArrayBuffer)) return;
+    const owner = ownerOf(buffer);
+    if (owner === undefined) return;
+    owner.hold();
+    this.#call.defer(() => owner.unhold());
+  }
+
+  changeHands(args: unknown[]): void {
+    for (const [capsule] of this.#taken) {
+      if (this.#lent.has(capsule)) {
+        throw new BufferError(
+          "consumed",
+          `Cannot pass one capsule to "${this.#signature.symbol}" twice: it ` +
+            "would be taken over and borrowed in the same call",
+        );
+      }
+      ownerIn(capsule).checkUnused();
+    }
+    for (const change of this.#later) change(args);
+  }
+
+  #lend(value: unknown, parameter: Parameter): Loan {
+    const loan = beginLoan(value, parameter);
+    this.#call.defer(() => loan.end());
+    this.#lent.add(value);
+    return loan;
+  }
+
+  #lendAll(
+    value: unknown,
+    parameter: Parameter,
+  ): BigUint64Array<ArrayBuffer> | null {
+    if (value === null && parameter.isOptional) return null;
+    if (!Array.isArray(value)) {
+      throw wrongArgument(value, parameter, "an array of tensors and capsules");
+    }
+    if (value.length === 0) return null;
+    const addresses = value.map((element, k) => {
+      const where = `element ${k} of ${parameter.where}`;
+      const as = { kind: "lent", as: "tensor", where, isOptional: false };
+      return this.#lend(element, as as Parameter).tensor;
+    });
+    return new BigUint64Array(addresses);
+  }
+
+  #take(
+    value: unknown,
+    name: ManagedName,
+    parameter: Parameter,
+    i: number,
+  ): null {
+    if (value === null && parameter.isOptional) return null;
+    const capsule = toTake(value, name, parameter);
+    // Ours, and released here if it is not moved after all.
+    if (capsule !== value) this.#call.use(capsule);
+    if (this.#taken.has(capsule)) throw twice(parameter);
+    this.#taken.set(capsule, i);
+    this.#later.push((args) => args[i] = moveAway(capsule, this.#library));
+    return null;
+  }
+
+  #fillCells(
+    value: unknown,
+    name: ManagedName,
+    parameter: Parameter,
+    i: number,
+  ): null {
+    if (value === null && parameter.isOptional) return null;
+    const outs = Array.isArray(value) ? value : [value];
+    outs.forEach((out, k) => {
+      const where = Array.isArray(value)
+        ? `element ${k} of ${parameter.where}`
+        : parameter.where;
+      this.#checkOut(out, { ...parameter, where });
+    });
+    if (outs.length === 0) return null;
+    const cells = new BigUint64Array(outs.length);
+    this.#later.push((args) => {
+      args[i] = cells;
+      outs.forEach((out, k) =>
+        this.#fill(out, () => {
+          const address = cells[k]!;
+          return address === 0n ? null : claim(pointerTo(address)!, name);
+        })
+      );
+    });
+    return null;
+  }
+
+  #fillStruct(
+    value: unknown,
+    name: ManagedName,
+    parameter: Parameter,
+    i: number,
+  ): bigint {
+    if (value === null && parameter.isOptional) return 0n;
+    this.#checkOut(value, parameter);
+    this.#later.push((args) => {
+      const { size } = name === "dltensor" ? MANAGED : VERSIONED;
+      const block = new Block(size);
+      args[i] = block.address;
+      this.#fill(value as OutCapsule, () => {
+        if (block.isEmpty) {
+          block.free();
+          return null;
+        }
+        const owner = new Owner(pointerTo(block.address)!, name);
+        owner.liesIn(block);
+        return owner;
+      });
+    });
+    return 0n;
+  }
+
+  #checkOut(out: unknown, parameter: Parameter): asserts out is OutCapsule {
+    if (!(out instanceof OutCapsule)) {
+      throw wrongArgument(out, parameter, "an OutCapsule");
+    }
+    if (isFilling(out) || this.#outs.has(out)) throw twice(parameter);
+    this.#outs.add(out);
+  }
+
+  /** The call fills an OutCapsule: when it is over, with what was found. */
+  #fill(out: OutCapsule, find: () => Owner | null): void {
+    beginOut(out);
+    this.#call.defer(() => {
+      let owner: Owner | null = null;
+      try {
+        owner = find();
+        owner?.keepOpen(this.#library);
+      } finally {
+        endOut(out, owner, this.#signature.writable);
+      }
+    });
+  }
 }
 
 /**
@@ -218,33 +488,34 @@ function beginner(
  * @throws {BufferError} When it is used, or of the other struct, or the tensor
  * cannot be exported.
  */
-function toMove(
+function toTake(
   value: unknown,
   name: ManagedName,
-  where: string,
+  parameter: Parameter,
 ): DlpackCapsule {
-  if (value instanceof Tensor) {
-    return value.__dlpack__(name === "dltensor" ? {} : { maxVersion: VERSION });
+  const maxVersion = name === "dltensor" ? null : VERSION;
+  if (value instanceof Tensor) return value.__dlpack__({ maxVersion });
+  if (value instanceof DlpackCapsule) {
+    const capsule = value.__dlpack__(); // throws when it was used before
+    checkName(capsule.name, name, parameter);
+    return capsule;
   }
-  if (!(value instanceof DlpackCapsule)) {
-    throw wrongArgument(value, where, "a Tensor or a DlpackCapsule");
+  if (isOfOtherCopy(value, "capsule")) {
+    checkName(value.name, name, parameter);
+    return adopt(value);
   }
-  const capsule = value.__dlpack__(); // throws when it was used before
-  if (capsule.name === name) return capsule;
-  throw new BufferError(
-    "version",
-    `Cannot pass a "${capsule.name}" capsule to ${where}: it takes a ` +
-      `"${name}"; import it with fromDlpack() and pass the Tensor`,
-  );
+  const capsule = capsuleOfOther(value, maxVersion);
+  if (capsule !== null) return capsule;
+  throw wrongArgument(value, parameter, "a Tensor or a DlpackCapsule");
 }
 
-/** Moves a managed tensor into a library. */
-function moveTo(library: Callee, capsule: DlpackCapsule): Deno.PointerObject {
-  const owner = consume(capsule);
-  const pointer = owner.moveAway();
-  // Back where it came from: a library need not stay open for itself.
-  if (owner.library === library) library.release();
-  return pointer;
+function checkName(name: string, wanted: string, { where }: Parameter): void {
+  if (name === wanted) return;
+  throw new BufferError(
+    "version",
+    `Cannot pass a "${name}" capsule to ${where}: it takes a "${wanted}"; ` +
+      "import it with fromDlpack() and pass the Tensor",
+  );
 }
 
 /**
@@ -253,7 +524,7 @@ function moveTo(library: Callee, capsule: DlpackCapsule): Deno.PointerObject {
  */
 function isNative(
   value: unknown,
-  type: TensorParameterType,
+  type: Deno.NativeType,
   nonblocking: boolean,
 ): boolean {
   if (typeof type === "object") return isMemory(value, nonblocking);
@@ -290,44 +561,58 @@ function isMemory(value: unknown, nonblocking: boolean): boolean {
   return buffer instanceof ArrayBuffer && !(nonblocking && buffer.resizable);
 }
 
+/** What Deno takes for a native type, in words. */
+function wantedFor(type: Deno.NativeType): string {
+  if (typeof type === "object") return "the struct's bytes in a typed array";
+  switch (type) {
+    case "bool":
+      return "true or false";
+    case "f32":
+    case "f64":
+      return "a number";
+    case "u64":
+    case "i64":
+    case "usize":
+    case "isize":
+      return "a bigint, or an integer number";
+    case "buffer":
+      return "a typed array, an ArrayBuffer or null";
+    case "pointer":
+      return "a Deno.PointerObject or null";
+    case "function":
+      return "the pointer of a callback, or null";
+    default:
+      return `an integer that fits into ${type}`;
+  }
+}
+
+function wrongNative(
+  value: unknown,
+  parameter: Parameter,
+  type: Deno.NativeType,
+): TypeError {
+  return wrongArgument(value, parameter, wantedFor(type));
+}
+
 function wrongArgument(
   value: unknown,
-  where: string,
+  { where, ...parameter }: Parameter,
   wanted: string,
 ): TypeError {
+  const isForNull = value === null && parameter.kind !== "native";
   return new TypeError(
     `Cannot pass ${describe(value)} to ${where}: it takes ${wanted}` +
-      advice(value),
+      (isForNull ? `; for NULL, write "${where.split(", a ").at(-1)}?"` : "") +
+      (parameter.kind === "native" ? "" : advice(value)),
   );
 }
 
-function twice(where: string): BufferError {
+function twice({ where }: Parameter): BufferError {
   return new BufferError(
     "consumed",
     `Cannot pass a capsule to ${where}: this call, or one that is not over, ` +
       "has it already",
   );
-}
-
-/** The parameters, as messages name them. */
-function places(
-  symbol: string,
-  parameters: readonly TensorParameterType[],
-): string[] {
-  return parameters.map((type, i) =>
-    `parameter ${i + 1} of "${symbol}", a ${
-      typeof type === "string" ? type : "struct"
-    }`
-  );
-}
-
-function describe(value: unknown): string {
-  if (typeof value === "function") return "a function";
-  if (value === null || typeof value !== "object") {
-    return typeof value === "string" ? `"${value}"` : String(value);
-  }
-  const name = value.constructor?.name ?? "pointer";
-  return /^[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
 }
 
 function advice(value: unknown): string {

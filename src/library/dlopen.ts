@@ -6,36 +6,53 @@
 
 import { requirePermission } from "../../ffi/libc.ts";
 import { openLibrary } from "../../ffi/open_library.ts";
-import { bind, type Callable, type Callee, nativeDefinition } from "./call.ts";
-import type { TensorLibrary, TensorLibraryInterface } from "./types.ts";
+import { describe } from "../errors.ts";
+import { bind, type Callable, type Callee, type Signature } from "./call.ts";
+import { nativeType, parseParameters, parseResult } from "./parameters.ts";
+import type {
+  Checked,
+  LooseFunction,
+  TensorLibrary,
+  TensorLibraryInterface,
+} from "./types.ts";
 
 /**
  * Opens a native library whose functions take and return tensors:
  * `Deno.dlopen`, with DLPack's types in the symbol table beside Deno's.
  *
- * - A result `"DLManagedTensor*"` or `"DLManagedTensorVersioned*"` is a
- *   {@linkcode DlpackCapsule}, or `null` for NULL.
- * - A parameter `"DLTensor*"` takes a {@linkcode Tensor}, borrowed for the call.
- * - A parameter `"DLManagedTensor*"` or `"DLManagedTensorVersioned*"` takes a
- *   {@linkcode Tensor} or a {@linkcode DlpackCapsule}, which the callee takes
- *   over.
- * - A parameter `"DLManagedTensor**"` or `"DLManagedTensorVersioned**"` takes an
- *   {@linkcode OutCapsule}, which the callee fills.
+ * | in C | in the table | argument or result |
+ * | --- | --- | --- |
+ * | returns `DLManagedTensor*`, the caller's from then on | result `"DLManagedTensor*"` | {@linkcode DlpackCapsule}, `null` for NULL |
+ * | returns `DLTensor*`, the library's own | result `"DLTensor*"` | `DlpackCapsule`, which keeps the library open |
+ * | `DLTensor *x`: looked at, or written to, during the call | `"DLTensor*"`, `"const DLTensor*"` | {@linkcode Tensor} or `DlpackCapsule`, on any device |
+ * | `float *x`: bare memory | `"data*"`; `"contiguous data*"` refuses what is not in C order | the same: the address of element [0, …, 0] |
+ * | `DLTensor **xs`, `int n` | `"DLTensor**"` | an array of the same; an empty one is NULL |
+ * | `DLManagedTensor *x` that stays the caller's | `"borrowed DLManagedTensor*"` | the same |
+ * | `DLManagedTensor *x` that the callee takes over | `"taken DLManagedTensor*"` | `Tensor` (an export of it) or `DlpackCapsule` (used up) |
+ * | `DLManagedTensor **out` | `"DLManagedTensor**"` | {@linkcode OutCapsule}, or an array of them |
+ * | `DLManagedTensor *out`: the caller's struct, filled in place | `"out DLManagedTensor*"` | `OutCapsule` |
+ *
+ * Each row with `DLManagedTensor` is there with `DLManagedTensorVersioned`, too.
+ * A `?` behind a parameter, `"DLTensor*?"`, allows `null` for NULL.
  *
  * **Borrowed.** The callee sees the memory itself, wherever the tensor's device
- * is, and must neither keep the pointer nor change the struct. A `DLTensor`
- * cannot say that it is read-only: pass a read-only tensor, as every one is
- * that came in a legacy struct, only to functions that do not write to it.
+ * is, through a struct of this module's, and must not change that. A `DLTensor`
+ * cannot say that it is read-only: pass a read-only tensor only to functions that
+ * do not write to it. A callee that keeps what it was lent, or works on after it
+ * returned, needs {@linkcode Tensor.hold} until it is done.
  *
- * **Taken over.** A capsule is used up, also when the function then fails. Of a
+ * **Taken over.** A capsule is used up even if the function then fails. Of a
  * tensor the callee gets an export, which shares the memory; the tensor stays
  * usable. Where an argument is refused, nothing is taken. Some libraries leave
  * a struct with the caller when they fail: read the capsule's `pointer` before
  * the call, and wrap it in a new capsule when the status says so.
  *
+ * **Writable.** What comes in a legacy struct, or in a `DLTensor`, is read-only,
+ * as these cannot say. If you know better, say `writable: true` for the symbol.
+ *
  * **Nonblocking** functions give promises. What is lent to one stays alive
- * until its promise settles, also when it was disposed; do not transfer the
- * ArrayBuffer of a tensor meanwhile.
+ * until its promise settles, also when it was disposed, and so does what was
+ * given as `"buffer"`; do not transfer the ArrayBuffer of a tensor meanwhile.
  *
  * @param path Where the library is: a path or a `file:` URL as it is, or a bare
  * name to look for where the system looks, also as the platform spells it:
@@ -43,7 +60,9 @@ import type { TensorLibrary, TensorLibraryInterface } from "./types.ts";
  * @param symbols What to use of it.
  * @returns The open library. Best declared with `using`: it closes at the end,
  * when the last of its tensors is gone.
- * @throws {Error} When it cannot be opened: names all that was tried.
+ * @throws {Error} When it cannot be opened: the message lists what was tried.
+ * @throws {TypeError} When a type is misspelt, or an argument is of another kind
+ * than the table says.
  * @throws {Deno.errors.NotCapable} Without full `--allow-ffi`.
  *
  * @example A library that returns tensors
@@ -68,25 +87,76 @@ import type { TensorLibrary, TensorLibraryInterface } from "./types.ts";
  */
 export function dlopen<const S extends TensorLibraryInterface>(
   path: string | URL,
-  symbols: S,
+  symbols: S & Checked<S>,
 ): TensorLibrary<S> {
+  if (typeof path !== "string" && !(path instanceof URL)) {
+    throw new TypeError(
+      `Cannot open the library ${describe(path)}: pass a path or a file: URL`,
+    );
+  }
+  if (typeof symbols !== "object" || symbols === null) {
+    throw new TypeError(
+      `The symbols of a library must be an object, not ${describe(symbols)}`,
+    );
+  }
   requirePermission();
   const definitions: Deno.ForeignLibraryInterface = {};
+  const signatures = new Map<string, Signature>();
   for (const [name, definition] of Object.entries(symbols)) {
-    definitions[name] = "parameters" in definition
-      ? nativeDefinition(definition)
-      : definition;
+    if (typeof definition !== "object" || definition === null) {
+      throw new TypeError(
+        `The symbol "${name}" must be { parameters, result } or { type }, not ` +
+          describe(definition),
+      );
+    }
+    if (!("parameters" in definition)) {
+      definitions[name] = definition as Deno.ForeignStatic;
+      continue;
+    }
+    const signature = signatureOf(name, definition as LooseFunction);
+    signatures.set(name, signature);
+    definitions[name] = nativeDefinition(
+      definition as LooseFunction,
+      signature,
+    );
   }
   const native = openLibrary(path, definitions);
   const library = new Library(String(path), native);
-  for (const [name, definition] of Object.entries(symbols)) {
+  for (const name of Object.keys(symbols)) {
     const symbol = native.symbols[name];
-    library.symbols[name] = typeof symbol === "function" &&
-        "parameters" in definition
-      ? bind(name, definition, symbol as Callable, library)
+    const signature = signatures.get(name);
+    library.symbols[name] = typeof symbol === "function" && signature
+      ? bind(signature, symbol as Callable, library)
       : symbol;
   }
   return library as unknown as TensorLibrary<S>;
+}
+
+function signatureOf(symbol: string, definition: LooseFunction): Signature {
+  const { parameters, result, nonblocking, writable } = definition;
+  return {
+    symbol,
+    parameters: parseParameters(symbol, parameters),
+    result: parseResult(symbol, result),
+    nonblocking: nonblocking === true,
+    writable: writable === true,
+  };
+}
+
+/** A function's definition as Deno knows it. */
+function nativeDefinition(
+  { name, optional, nonblocking, result: type }: LooseFunction,
+  { parameters, result }: Signature,
+): Deno.ForeignFunction {
+  return {
+    ...name === undefined ? {} : { name },
+    ...optional === undefined ? {} : { optional },
+    ...nonblocking === undefined ? {} : { nonblocking },
+    parameters: parameters.map(nativeType),
+    result: result.kind === "native"
+      ? type as Deno.NativeResultType
+      : "pointer",
+  };
 }
 
 /** Closed when that was asked for and nothing of it is in use any more. */
@@ -97,6 +167,7 @@ class Library implements Callee {
   /** Tensors that came out of it, and calls under way. */
   #uses = 0;
   #isClosed = false;
+  readonly #whenOver: (() => void)[] = [];
 
   constructor(path: string, native: { close(): void }) {
     this.#path = path;
@@ -113,7 +184,16 @@ class Library implements Callee {
   }
 
   release(): void {
-    if (--this.#uses === 0 && this.#isClosed) this.#native.close();
+    if (--this.#uses === 0 && this.#isClosed) this.#end();
+  }
+
+  whenOver(action: () => void): void {
+    this.#whenOver.push(action);
+  }
+
+  #end(): void {
+    this.#native.close();
+    for (const action of this.#whenOver.splice(0)) action();
   }
 
   close(): void {
@@ -125,7 +205,7 @@ class Library implements Callee {
         throw this.#closed(name);
       };
     }
-    if (this.#uses === 0) this.#native.close();
+    if (this.#uses === 0) this.#end();
   }
 
   [Symbol.dispose](): void {

@@ -1,21 +1,35 @@
-import type { ManagedName } from "../../ffi/header.ts";
-import { pointerTo } from "../../ffi/memory.ts";
-import { claim, type KeptOpen } from "../../ffi/owner.ts";
-import { capsuleOf, type DlpackCapsule } from "../capsule.ts";
-import { BufferError } from "../errors.ts";
+import type { Owner } from "../../ffi/owner.ts";
+import {
+  type BorrowOptions,
+  capsuleOf,
+  type DlpackCapsule,
+  holdOf,
+} from "../capsule.ts";
+import { BufferError, checkOptions } from "../errors.ts";
 
-let beginFilling: (out: OutCapsule) => Uint8Array<ArrayBuffer> | null;
-let endFilling: (out: OutCapsule, name: ManagedName, from: KeptOpen) => void;
+let isLent: (out: OutCapsule) => boolean;
+let beginFilling: (out: OutCapsule) => void;
+let endFilling: (
+  out: OutCapsule,
+  owner: Owner | null,
+  writable: boolean,
+) => void;
+
+/** What `structuredClone` and `postMessage` stumble over, and then show. */
+const UNCLONEABLE = Symbol(
+  "An OutCapsule: send the address of take().take(), which",
+);
 
 /**
  * Where a native function puts the managed tensor that it returns through a
- * parameter: `int f(…, DLManagedTensorVersioned **out)`.
+ * parameter: `int f(…, DLManagedTensorVersioned **out)`, or
+ * `int f(…, DLManagedTensor *out)`, which fills a struct in place.
  *
  * It can be used again: each call empties it first. What a call wrote and
  * nobody took is released by the next call, by `dispose`, or when the
- * OutCapsule is garbage. A function that fails must therefore leave the
- * pointer alone, as DLPack's own do, or set it to NULL; of one that leaves a
- * pointer there that is not ours, `take().take()` gets rid of it.
+ * OutCapsule is garbage. So a function that fails must leave the pointer alone,
+ * as DLPack's own do, or set it to NULL. If yours leaves another pointer there,
+ * call `out.take().take()`: it gives that pointer up, and calls nothing.
  *
  * @example A library with status codes
  * ```ts
@@ -36,25 +50,33 @@ let endFilling: (out: OutCapsule, name: ManagedName, from: KeptOpen) => void;
  * ```
  */
 export class OutCapsule implements Disposable {
-  readonly #cell = new ArrayBuffer(8);
-  #capsule: DlpackCapsule | null = null;
+  // An own field, as the structured clone looks at nothing else.
+  private readonly uncloneable = UNCLONEABLE;
+  #owner: Owner | null = null;
+  #isWritable = false;
   #isLent = false;
 
   static {
+    isLent = (out) => out.#isLent;
     beginFilling = (out) => out.#begin();
-    endFilling = (out, name, from) => out.#end(name, from);
+    endFilling = (out, owner, writable) => out.#end(owner, writable);
   }
 
   /**
    * Takes what the last call wrote.
    *
+   * @param options What must live for as long as the tensor, whether a legacy
+   * struct may be written to, and the stream on which its memory is being
+   * written.
    * @returns The capsule that owns it.
-   * @throws {BufferError} `"data"` when the callee wrote nothing, or it was
-   * taken before.
+   * @throws {BufferError} `"data"` when the callee wrote nothing: NULL, or a
+   * struct whose bytes are all still 0; or when it was taken before.
+   * @throws {TypeError} When an option is of the wrong kind.
    */
-  take(): DlpackCapsule {
-    const capsule = this.#capsule;
-    if (capsule === null) {
+  take(options: BorrowOptions = {}): DlpackCapsule {
+    checkOptions("take()", options);
+    const owner = this.#owner;
+    if (owner === null) {
       throw new BufferError(
         "data",
         "Cannot take a tensor out of an empty OutCapsule: " +
@@ -64,51 +86,57 @@ export class OutCapsule implements Disposable {
               "that the function returned"),
       );
     }
-    this.#capsule = null;
+    const { keepAlive, ...rest } = options;
+    const capsule = capsuleOf(owner, { writable: this.#isWritable, ...rest });
+    this.#owner = null;
+    const held = holdOf(keepAlive);
+    if (held !== null) owner.afterDelete(() => held[Symbol.dispose]());
+    owner.keepAlive(keepAlive);
     return capsule;
   }
 
   /** Releases what a call wrote and nobody took. Idempotent. */
   [Symbol.dispose](): void {
-    const capsule = this.#capsule;
-    this.#capsule = null;
-    capsule?.[Symbol.dispose]();
+    const owner = this.#owner;
+    this.#owner = null;
+    owner?.release();
   }
 
-  #begin(): Uint8Array<ArrayBuffer> | null {
-    if (this.#isLent) return null;
+  #begin(): void {
     this[Symbol.dispose]();
     this.#isLent = true;
-    return new Uint8Array(this.#cell).fill(0);
   }
 
-  #end(name: ManagedName, from: KeptOpen): void {
+  #end(owner: Owner | null, writable: boolean): void {
     this.#isLent = false;
-    const [pointer] = new BigUint64Array(this.#cell);
-    if (pointer === 0n) return;
-    const owner = claim(pointerTo(pointer!)!, name);
-    owner.keepOpen(from);
-    this.#capsule = capsuleOf(owner);
+    this.#owner = owner;
+    this.#isWritable = writable;
   }
 }
 
+/** For other files of this module: whether a call is to fill it. */
+export function isFilling(out: OutCapsule): boolean {
+  return isLent(out);
+}
+
 /**
- * For other files of this module: the eight bytes for a callee to write to, or
- * `null` while another call is to fill them. What they held is released.
+ * For other files of this module: a call is to fill it; what it held is
+ * released.
  */
-export function lendOut(out: OutCapsule): Uint8Array<ArrayBuffer> | null {
-  return beginFilling(out);
+export function beginOut(out: OutCapsule): void {
+  beginFilling(out);
 }
 
 /**
  * For other files of this module: the call is over.
  *
- * @param from The library of the callee.
+ * @param owner Of what it wrote, if anything.
+ * @param writable Whether a legacy struct may be written to.
  */
-export function takeBack(
+export function endOut(
   out: OutCapsule,
-  name: ManagedName,
-  from: KeptOpen,
+  owner: Owner | null,
+  writable: boolean,
 ): void {
-  endFilling(out, name, from);
+  endFilling(out, owner, writable);
 }

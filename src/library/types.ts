@@ -9,29 +9,55 @@ import type { DlpackCapsule } from "../capsule.ts";
 import type { Tensor } from "../tensor/class.ts";
 import type { OutCapsule } from "./out_capsule.ts";
 
-/** A pointer to a managed tensor, legacy or versioned, as C spells it. */
-export type ManagedTensorType =
-  | "DLManagedTensor*"
-  | "DLManagedTensorVersioned*";
+/**
+ * A parameter that is borrowed for the call: of a bare `DLTensor*`, of a managed
+ * struct that stays the caller's, or of the memory itself. A `?` at the end
+ * allows `null`, which is NULL; blanks before `*` do not matter.
+ */
+export type LentType =
+  | `${
+    | "DLTensor"
+    | "const DLTensor"
+    | "borrowed DLManagedTensor"
+    | "borrowed DLManagedTensorVersioned"
+    | "data"
+    | "contiguous data"}${"" | " "}*${"" | "?"}`
+  | `DLTensor${"" | " "}**${"" | "?"}`;
 
-/** The address of such a pointer: a parameter that the callee fills. */
-export type OutTensorType =
-  | "DLManagedTensor**"
-  | "DLManagedTensorVersioned**";
+/** A parameter whose managed struct the callee takes over. */
+export type TakenType = `taken ${
+  | "DLManagedTensor"
+  | "DLManagedTensorVersioned"}${"" | " "}*${"" | "?"}`;
+
+/**
+ * A parameter that the callee fills: with a pointer to a struct of its own, or
+ * a struct of the caller's in place.
+ */
+export type OutType =
+  | `${"DLManagedTensor" | "DLManagedTensorVersioned"}${"" | " "}**${"" | "?"}`
+  | `out ${"DLManagedTensor" | "DLManagedTensorVersioned"}${"" | " "}*${
+    | ""
+    | "?"}`;
 
 /** The type of a parameter: Deno's, or one of DLPack's. */
 export type TensorParameterType =
   | Deno.NativeType
-  | "DLTensor*"
-  | ManagedTensorType
-  | OutTensorType;
+  | LentType
+  | TakenType
+  | OutType;
+
+/** A pointer to a tensor, as a result: managed, or the library's own. */
+export type TensorPointerType = `${
+  | "DLManagedTensor"
+  | "DLManagedTensorVersioned"
+  | "DLTensor"}${"" | " "}*`;
 
 /** The type of a result: Deno's, or one of DLPack's. */
-export type TensorResultType = Deno.NativeResultType | ManagedTensorType;
+export type TensorResultType = Deno.NativeResultType | TensorPointerType;
 
 /** A function of a library: `Deno.ForeignFunction` with DLPack's types. */
 export interface TensorFunction {
-  /** The symbol's name in the library; none: the key in the table. */
+  /** The symbol's name in the library. Default: the key in the table. */
   readonly name?: string;
   /** The types of the parameters. */
   readonly parameters: readonly TensorParameterType[];
@@ -39,25 +65,48 @@ export interface TensorFunction {
   readonly result: TensorResultType;
   /**
    * `true`: it runs on another thread and gives a promise. What was lent to it
-   * stays alive until that settles.
+   * stays alive until that settles. Default: `false`.
    */
   readonly nonblocking?: boolean;
-  /** `true`: when the library lacks it, it is `null`. */
+  /** `true`: when the library lacks it, it is `null`. Default: `false`. */
   readonly optional?: boolean;
+  /**
+   * `true`: legacy structs and `DLTensor`s that it returns or fills may be
+   * written to, which they cannot say. Default: `false`.
+   */
+  readonly writable?: boolean;
+}
+
+/** A function whose types are not checked yet: {@linkcode dlopen} does that. */
+export interface LooseFunction
+  extends Omit<TensorFunction, "parameters" | "result"> {
+  /** The types of the parameters. */
+  readonly parameters: readonly unknown[];
+  /** The type of the result. */
+  readonly result: unknown;
 }
 
 /** The symbol table that {@linkcode dlopen} takes. */
-export interface TensorLibraryInterface {
-  /** A function, or a variable, by the name it is to have in `symbols`. */
-  readonly [name: string]: TensorFunction | Deno.ForeignStatic;
-}
+export type TensorLibraryInterface = Readonly<
+  Record<string, LooseFunction | Deno.ForeignStatic>
+>;
+
+/** Makes a misspelt type the error of its own symbol alone. */
+export type Checked<S> = {
+  readonly [K in keyof S]: S[K] extends TensorFunction | Deno.ForeignStatic
+    ? S[K]
+    : TensorFunction;
+};
 
 /** What a parameter of a type takes. */
 export type TensorArgument<T extends TensorParameterType> = T extends
-  "DLTensor*" ? Tensor
-  : T extends ManagedTensorType ? Tensor | DlpackCapsule
-  : T extends OutTensorType ? OutCapsule
-  : T extends Deno.NativeType ? Deno.ToNativeType<T>
+  Deno.NativeType ? Deno.ToNativeType<T>
+  : T extends `${infer U extends LentType | TakenType | OutType}?`
+    ? TensorArgument<U> | null
+  : T extends `DLTensor${"" | " "}**` ? readonly (Tensor | DlpackCapsule)[]
+  : T extends LentType | TakenType ? Tensor | DlpackCapsule
+  : T extends `out ${string}` ? OutCapsule
+  : T extends OutType ? OutCapsule | readonly OutCapsule[]
   : never;
 
 /** What a function takes. */
@@ -67,28 +116,26 @@ export type TensorArguments<P extends readonly TensorParameterType[]> = {
 
 /** What a result of a type is. */
 export type TensorResult<T extends TensorResultType> = T extends
-  ManagedTensorType ? DlpackCapsule | null
+  TensorPointerType ? DlpackCapsule | null
   : T extends Deno.NativeResultType ? Deno.FromNativeResultType<T>
   : never;
 
 /** A function or a variable of a library, as TypeScript sees it. */
-export type TensorSymbol<T extends TensorFunction | Deno.ForeignStatic> =
-  T extends TensorFunction ? (
-      ...args: TensorArguments<T["parameters"]>
-    ) => Deno.ConditionalAsync<T["nonblocking"], TensorResult<T["result"]>>
-    : T extends Deno.ForeignStatic ? Deno.FromNativeType<T["type"]>
-    : never;
+export type TensorSymbol<T> = T extends TensorFunction ? (
+    ...args: TensorArguments<T["parameters"]>
+  ) => Deno.ConditionalAsync<T["nonblocking"], TensorResult<T["result"]>>
+  : T extends Deno.ForeignStatic ? Deno.FromNativeType<T["type"]>
+  : never;
 
 /** The functions and variables of a library. */
-export type TensorSymbols<S extends TensorLibraryInterface> = {
-  readonly [K in keyof S]: S[K]["optional"] extends true
+export type TensorSymbols<S> = {
+  readonly [K in keyof S]: S[K] extends { readonly optional: true }
     ? TensorSymbol<S[K]> | null
     : TensorSymbol<S[K]>;
 };
 
 /** An open library, as {@linkcode dlopen} gives it. */
-export interface TensorLibrary<S extends TensorLibraryInterface>
-  extends Disposable {
+export interface TensorLibrary<S> extends Disposable {
   /** Its functions and variables. */
   readonly symbols: TensorSymbols<S>;
   /**

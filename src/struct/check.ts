@@ -42,9 +42,15 @@ function isOldBool(
  *
  * @param header What was read of it last.
  * @param name Which struct it is.
+ * @param isWritable Whether a legacy struct may be written to, which it cannot
+ * say.
  * @throws {BufferError} What is wrong with it, as its code says.
  */
-export function checkStruct(header: Header, name: ManagedName): Struct {
+export function checkStruct(
+  header: Header,
+  name: ManagedName,
+  isWritable = false,
+): Struct {
   const { ndim, lanes, deviceType } = header;
   if (name === "dltensor_versioned" && header.major !== VERSION[0]) {
     throw refusals.otherVersion(header);
@@ -139,7 +145,7 @@ export function checkStruct(header: Header, name: ManagedName): Struct {
     layout: { shape, strides, offset },
     deviceType,
     deviceId: header.deviceId,
-    readOnly: header.readOnly,
+    readOnly: header.readOnly && !(isWritable && name === "dltensor"),
     isCopied: header.isCopied,
     data: isHost(deviceType) ? 0n : readData(),
     start,

@@ -1,19 +1,15 @@
-import {
-  exportCopy,
-  exportShared,
-  type ExportSpec,
-  lend,
-  type Loan,
-} from "../../ffi/export.ts";
+import { exportCopy, exportShared, type ExportSpec } from "../../ffi/export.ts";
+import { Loan } from "../../ffi/loan.ts";
 import { type Owner, sharesMemory } from "../../ffi/owner.ts";
 import {
   capsuleOf,
-  type DlpackCapsule,
+  DlpackCapsule,
   type DlpackExporter,
   type DlpackRequest,
   giveAway,
   introduceTensor,
   type Introduction,
+  loanOfCapsule,
 } from "../capsule.ts";
 import { convertElements } from "../convert/elements.ts";
 import { copyElements, copyOf, type Elements } from "../copy/elements.ts";
@@ -787,7 +783,7 @@ export class Tensor<D extends DType = DType>
           'astype("bool")',
       );
     }
-    const spec: ExportSpec = {
+    const spec = {
       versioned,
       readOnly: storage.readOnly && !isCopied,
       isCopied,
@@ -796,6 +792,7 @@ export class Tensor<D extends DType = DType>
       device: request.dlDevice ?? this.__dlpack_device__(),
       code: info.code,
       bits: info.bits,
+      lanes: 1,
       shape: this.#layout.shape,
       strides: this.#layout.strides,
     };
@@ -810,8 +807,9 @@ export class Tensor<D extends DType = DType>
     return capsuleOf(owner);
   }
 
-  #share(spec: ExportSpec): DlpackCapsule {
-    return capsuleOf(exportShared(spec, this.#start(), this.#keeper()));
+  #share(spec: Omit<ExportSpec, "data" | "byteOffset">): DlpackCapsule {
+    const full = { ...spec, data: this.#start(), byteOffset: 0n };
+    return capsuleOf(exportShared(full, this.nbytes, this.#keeper()));
   }
 
   /** The address of element [0, …, 0]: 0 when there is none. */
@@ -838,20 +836,23 @@ export class Tensor<D extends DType = DType>
     const storage = this.#storage;
     storage.check();
     if (this.#loan !== null) return this.#loan;
-    const { info, isPacked } = storage;
-    if (info.bits < 8 && !isPacked) {
-      throw new BufferError(
-        "dtype",
-        `Cannot pass padded ${info.name} elements as a DLTensor, which cannot ` +
-          "say so: pass a DLManagedTensorVersioned, or astype()",
-      );
-    }
     checkAxes(this.ndim);
-    const { code, bits } = info;
+    const { info: { code, bits }, isPacked, readOnly } = storage;
     const { shape, strides } = this.#layout;
-    const device = this.__dlpack_device__();
-    const spec = { device, code, bits, shape, strides };
-    return this.#loan = lend(spec, this.#start(), this.#keeper());
+    const spec = {
+      device: this.__dlpack_device__(),
+      code,
+      bits,
+      lanes: 1,
+      shape,
+      strides,
+      data: this.#start(),
+      byteOffset: 0n,
+      readOnly,
+      isCopied: false,
+      isPadded: bits < 8 && !isPacked,
+    };
+    return this.#loan = new Loan(spec, this.#keeper());
   }
 
   /**
@@ -916,6 +917,49 @@ export class Tensor<D extends DType = DType>
  */
 export function loanOf(tensor: unknown): Loan | null {
   return lendTensor(tensor);
+}
+
+/**
+ * The address of element [0, …, 0], for C functions that take bare memory where
+ * a symbol table does not help: inside of a struct, say. Nothing keeps the memory
+ * meanwhile: {@linkcode Tensor.hold} does, and in the symbol table of
+ * {@linkcode dlopen} `"data*"` does both.
+ *
+ * @param tensor A tensor, or a capsule, of memory on any device that has
+ * addresses.
+ * @returns The address; 0 when there are no elements.
+ * @throws {TypeError} When it is neither.
+ * @throws {BufferError} `"released"` or `"consumed"` when the memory is gone;
+ * `"layout"` when packed elements do not start on a byte, or the device has a
+ * handle in the place of an address and the elements begin within it.
+ *
+ * @example A tensor inside of a struct
+ * ```ts
+ * import { addressOf, Tensor } from "@dlpack/deno";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const t = Tensor.from(new Float32Array([1, 2, 3, 4]), [2, 2]);
+ * using _held = t.hold();
+ * // struct { const float *first; int64_t row_stride; }
+ * const view = new BigInt64Array([addressOf(t), BigInt(t.strides[0]!)]);
+ * assertEquals(addressOf(t.slice(1)) - view[0]!, 8n);
+ * ```
+ */
+export function addressOf(tensor: Tensor | DlpackCapsule): bigint {
+  const loan = loanOf(tensor) ??
+    (tensor instanceof DlpackCapsule ? loanOfCapsule(tensor) : null);
+  if (loan === null) {
+    throw new TypeError(
+      `Cannot give the address of ${describe(tensor)}: pass a Tensor or a ` +
+        "DlpackCapsule",
+    );
+  }
+  if (loan.byteOffset === 0n) return loan.data;
+  throw new BufferError(
+    "layout",
+    `Cannot give the address of a tensor that begins ${loan.byteOffset} bytes ` +
+      "into what its device has a handle for, and no address",
+  );
 }
 
 /** For other files of this module: a tensor over some storage. */

@@ -1,5 +1,6 @@
 import { addressOfArray, peek } from "../../ffi/memory.ts";
 import type { Owner } from "../../ffi/owner.ts";
+import { Hold } from "../capsule.ts";
 import { giveBack } from "../copy/memory.ts";
 import type { ElementAccess } from "../dtype/element.ts";
 import { entriesOf } from "../dtype/packing.ts";
@@ -73,21 +74,6 @@ export interface Storage {
 
 /** What the script holds: the garbage collector must not take it. */
 const held = new Set<object>();
-
-/** Ends something, once. */
-class Hold implements Disposable {
-  #end: (() => void) | null;
-
-  constructor(end: () => void) {
-    this.#end = end;
-  }
-
-  [Symbol.dispose](): void {
-    const end = this.#end;
-    this.#end = null;
-    end?.();
-  }
-}
 
 /** Memory of JavaScript. */
 export class ArrayStorage implements Storage {

@@ -50,29 +50,41 @@ const symbols = {
   calls_describe: { parameters: ["DLTensor*", "buffer"], result: "void" },
   calls_same: { parameters: ["DLTensor*", "DLTensor*"], result: "i32" },
   calls_consume: {
-    parameters: ["DLManagedTensorVersioned*", "buffer"],
+    parameters: ["taken DLManagedTensorVersioned*", "buffer"],
     result: "i64",
   },
-  calls_consume_legacy: { parameters: ["DLManagedTensor*"], result: "f64" },
+  calls_consume_legacy: {
+    parameters: ["taken DLManagedTensor*"],
+    result: "f64",
+  },
   calls_consume_two: {
-    parameters: ["DLManagedTensorVersioned*", "DLManagedTensorVersioned*"],
+    parameters: [
+      "taken DLManagedTensorVersioned*",
+      "taken DLManagedTensorVersioned*",
+    ],
     result: "f64",
   },
   calls_consume_when: {
-    parameters: ["DLManagedTensorVersioned*", "buffer"],
+    parameters: ["taken DLManagedTensorVersioned*", "buffer"],
     result: "f64",
     nonblocking: true,
   },
   calls_consume_then: {
-    parameters: ["DLManagedTensorVersioned*", "function"],
+    parameters: ["taken DLManagedTensorVersioned*", "function"],
     result: "void",
   },
-  calls_refuse: { parameters: ["DLManagedTensorVersioned*"], result: "i32" },
-  calls_keep: { parameters: ["DLManagedTensorVersioned*"], result: "void" },
+  calls_refuse: {
+    parameters: ["taken DLManagedTensorVersioned*"],
+    result: "i32",
+  },
+  calls_keep: {
+    parameters: ["taken DLManagedTensorVersioned*"],
+    result: "void",
+  },
   calls_drop: { parameters: [], result: "void" },
   calls_consume_with: {
     parameters: [
-      "DLManagedTensorVersioned*",
+      "taken DLManagedTensorVersioned*",
       "u8",
       "i16",
       "u64",

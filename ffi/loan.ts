@@ -1,0 +1,133 @@
+/**
+ * What is lent to native functions: structs of our own, good for any number of
+ * calls.
+ *
+ * @module
+ */
+
+import { cStrides, isContiguous } from "../src/layout.ts";
+import { MANAGED, VERSIONED } from "./abi.ts";
+import { addressOfArray } from "./memory.ts";
+import type { Owner } from "./owner.ts";
+import {
+  axesBytes,
+  type FlagSpec,
+  type TensorSpec,
+  writeAxes,
+  writeLegacy,
+  writeTensor,
+  writeVersioned,
+} from "./write.ts";
+
+/** Nobody has to be told when a call is over. */
+const NO_DELETER = { managerCtx: 0n, deleter: 0n } as const;
+
+/**
+ * The structs of a tensor, as native functions borrow them.
+ *
+ * One block of memory has them all: the versioned struct, whose `DLTensor` is
+ * the bare one, too; the legacy struct; lengths and strides. Nothing in it
+ * changes afterwards.
+ */
+export class Loan {
+  /** The address of a `DLTensor`. Its strides are never NULL. */
+  readonly tensor: bigint;
+  /** The address of a `DLManagedTensorVersioned` without a deleter. */
+  readonly versioned: bigint;
+  /**
+   * The address of a `DLManagedTensor` without a deleter. Its strides are NULL
+   * where the order is C, which older libraries ask for.
+   */
+  readonly legacy: bigint;
+  /** The address of element [0, …, 0]; 0 where there is none. */
+  readonly data: bigint;
+  /** From `data` to that element, where `data` is a handle, in bytes. */
+  readonly byteOffset: bigint;
+  /** Whether elements of fewer than 8 bits have a byte each. */
+  readonly isPadded: boolean;
+  /** Whether the elements lie in C order without gaps. */
+  readonly isContiguous: boolean;
+  readonly #owner: Owner | null;
+  /** What must not be collected while C uses it. */
+  readonly #kept: readonly (ArrayBufferView | null)[];
+  #calls = 0;
+  #onEnd: (() => void) | null = null;
+
+  /**
+   * Writes the structs.
+   *
+   * @param spec What they are to say; `null`: all addresses are 0, for NULL.
+   * @param kept What gives the memory back, or is the memory.
+   */
+  constructor(
+    spec: (TensorSpec & FlagSpec) | null,
+    kept: Owner | ArrayBufferView | null,
+  ) {
+    if (spec === null) {
+      this.tensor =
+        this.versioned =
+        this.legacy =
+        this.data =
+          0n;
+      this.byteOffset = 0n;
+      this.isPadded = false;
+      this.isContiguous = true;
+      this.#owner = null;
+      this.#kept = [];
+      return;
+    }
+    const { shape } = spec;
+    // A tensor without axes has an address for them, too: some libraries look.
+    const axes = axesBytes(Math.max(shape.length, 1));
+    const legacyAt = VERSIONED.size;
+    const shapeAt = legacyAt + MANAGED.size;
+    const struct = new Uint8Array(shapeAt + 2 * axes);
+    const address = addressOfArray(struct);
+    const view = new DataView(struct.buffer);
+    // Strides that no element takes are what callees compare with C order.
+    const compact = cStrides(shape);
+    const strides = spec.strides.map((stride, axis) =>
+      shape[axis]! > 1 ? stride : compact[axis]!
+    );
+    writeAxes(view, shapeAt, shape);
+    writeAxes(view, shapeAt + axes, strides);
+    const toShape = address + BigInt(shapeAt);
+    const toStrides = toShape + BigInt(axes);
+    this.isContiguous = isContiguous(shape, strides);
+    writeVersioned(view, 0, spec, NO_DELETER);
+    writeTensor(view, VERSIONED.tensor, spec, toShape, toStrides);
+    const toLegacy = this.isContiguous ? 0n : toStrides;
+    writeTensor(view, legacyAt + MANAGED.tensor, spec, toShape, toLegacy);
+    writeLegacy(view, legacyAt, NO_DELETER);
+
+    this.versioned = address;
+    this.tensor = address + BigInt(VERSIONED.tensor);
+    this.legacy = address + BigInt(legacyAt);
+    this.data = spec.data;
+    this.byteOffset = spec.byteOffset;
+    this.isPadded = spec.isPadded;
+    this.#owner = kept !== null && !ArrayBuffer.isView(kept) ? kept : null;
+    this.#kept = [struct, ArrayBuffer.isView(kept) ? kept : null];
+  }
+
+  /**
+   * A call begins: native memory stays until its end, even if a callback
+   * disposes the tensor.
+   */
+  begin(): void {
+    this.#calls++;
+    this.#owner?.hold();
+  }
+
+  /** A call is over. The count makes V8 keep the loan, and what it keeps, until then. */
+  end(): void {
+    this.#calls--;
+    this.#owner?.unhold();
+    this.#onEnd?.();
+  }
+
+  /** Says what is to be done at the end of a loan for one call. */
+  onEnd(action: () => void): void {
+    this.#onEnd = action;
+  }
+}

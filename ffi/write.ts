@@ -1,0 +1,113 @@
+/**
+ * Writes structs, for consumers of our memory.
+ *
+ * @module
+ */
+
+import { FLAG, MANAGED, TENSOR, VERSION, VERSIONED } from "./abi.ts";
+
+/** What a `DLTensor` is to say. */
+export interface TensorSpec {
+  /** `DLDevice`. */
+  readonly device: readonly [type: number, id: number];
+  /** `DLDataType.code`. */
+  readonly code: number;
+  /** `DLDataType.bits`. */
+  readonly bits: number;
+  /** `DLDataType.lanes`. */
+  readonly lanes: number;
+  /** The lengths. */
+  readonly shape: readonly number[];
+  /** The strides, in elements. */
+  readonly strides: readonly number[];
+  /** `DLTensor.data`. */
+  readonly data: bigint;
+  /** `DLTensor.byte_offset`. */
+  readonly byteOffset: bigint;
+}
+
+/** What the flags of the versioned struct are to say. */
+export interface FlagSpec {
+  /** Whether the consumer must not write. */
+  readonly readOnly: boolean;
+  /** Whether the memory is the consumer's alone. */
+  readonly isCopied: boolean;
+  /** Whether elements of fewer than 8 bits have a byte each. */
+  readonly isPadded: boolean;
+}
+
+/** Who is to be called, and with what, when a consumer is done; 0 for nobody. */
+export interface DeleterSpec {
+  /** `manager_ctx`. */
+  readonly managerCtx: bigint;
+  /** `deleter`. */
+  readonly deleter: bigint;
+}
+
+/** The bytes of lengths or strides. */
+export function axesBytes(ndim: number): number {
+  return 8 * ndim;
+}
+
+/** Writes lengths or strides. */
+export function writeAxes(
+  view: DataView,
+  at: number,
+  values: readonly number[],
+): void {
+  for (let axis = 0; axis < values.length; axis++) {
+    view.setBigInt64(at + axesBytes(axis), BigInt(values[axis]!), true);
+  }
+}
+
+/**
+ * Writes a `DLTensor`.
+ *
+ * @param at Where it begins.
+ * @param shape The address of the lengths; 0 for NULL.
+ * @param strides The address of the strides; 0 for NULL.
+ */
+export function writeTensor(
+  view: DataView,
+  at: number,
+  spec: TensorSpec,
+  shape: bigint,
+  strides: bigint,
+): void {
+  view.setBigUint64(at + TENSOR.data, spec.data, true);
+  view.setInt32(at + TENSOR.deviceType, spec.device[0], true);
+  view.setInt32(at + TENSOR.deviceId, spec.device[1], true);
+  view.setInt32(at + TENSOR.ndim, spec.shape.length, true);
+  view.setUint8(at + TENSOR.code, spec.code);
+  view.setUint8(at + TENSOR.bits, spec.bits);
+  view.setUint16(at + TENSOR.lanes, spec.lanes, true);
+  view.setBigUint64(at + TENSOR.shape, shape, true);
+  view.setBigUint64(at + TENSOR.strides, strides, true);
+  view.setBigUint64(at + TENSOR.byteOffset, spec.byteOffset, true);
+}
+
+/** Writes what is before the `DLTensor` of a versioned struct. */
+export function writeVersioned(
+  view: DataView,
+  at: number,
+  { readOnly, isCopied, isPadded }: FlagSpec,
+  { managerCtx, deleter }: DeleterSpec,
+): void {
+  view.setUint32(at + VERSIONED.major, VERSION[0], true);
+  view.setUint32(at + VERSIONED.minor, VERSION[1], true);
+  view.setBigUint64(at + VERSIONED.managerCtx, managerCtx, true);
+  view.setBigUint64(at + VERSIONED.deleter, deleter, true);
+  const flags = (readOnly ? FLAG.readOnly : 0) |
+    (isCopied ? FLAG.isCopied : 0) | (isPadded ? FLAG.subbytePadded : 0);
+  view.setBigUint64(at + VERSIONED.flags, BigInt(flags), true);
+}
+
+/** Writes what is behind the `DLTensor` of a legacy struct. */
+export function writeLegacy(
+  view: DataView,
+  at: number,
+  { managerCtx, deleter }: DeleterSpec,
+): void {
+  view.setBigUint64(at + MANAGED.managerCtx, managerCtx, true);
+  view.setBigUint64(at + MANAGED.deleter, deleter, true);
+}
