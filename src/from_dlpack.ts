@@ -18,7 +18,12 @@ import type { Elements } from "./copy/elements.ts";
 import { allocate } from "./copy/memory.ts";
 import { deviceName, DeviceType, isHost } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
-import type { TypedArray } from "./dtype/table.ts";
+import {
+  type DType,
+  dtypeByName,
+  dtypeNames,
+  type TypedArray,
+} from "./dtype/table.ts";
 import { type BufferError, checkOptions, describe } from "./errors.ts";
 import { sizeOf } from "./layout.ts";
 import { checkStruct } from "./struct/check.ts";
@@ -35,6 +40,8 @@ export interface FromDlpackOptions {
   device?: "cpu" | null;
   /** `true`: always a copy; `false`: never. Default: only where needed. */
   copy?: boolean | null;
+  /** The dtype that is expected; another one is refused. Default: any. */
+  dtype?: DType;
 }
 
 /** The same for {@linkcode fromDlpackAsync}, which can be watched and stopped. */
@@ -71,11 +78,13 @@ export interface FromDlpackAsyncOptions extends FromDlpackOptions {
  *
  * @param x A capsule around a library's pointer, a tensor, or anything else
  * with `__dlpack__` and `__dlpack_device__`.
- * @param options Device and copy, as in NumPy.
- * @returns The tensor; `is()` narrows its dtype.
+ * @param options Device and copy, as in NumPy; and the dtype that is expected,
+ * to which the types are narrowed.
+ * @returns The tensor; without an expected dtype, `is()` narrows it.
  * @throws {TypeError} When `x` is no exporter, or an option has a value that is
  * not allowed.
- * @throws {BufferError} When the tensor cannot be imported: its code says why.
+ * @throws {BufferError} When the tensor cannot be imported: its code says why,
+ * `"dtype"` when it is not the one expected.
  *
  * @example Three lines
  * ```ts
@@ -84,11 +93,20 @@ export interface FromDlpackAsyncOptions extends FromDlpackOptions {
  *
  * const producer = Tensor.from(new Float32Array([1, 2, 3, 4]), [2, 2]);
  *
- * using t = fromDlpack(producer);
- * assertEquals(t.dtype, "float32");
- * assertEquals(t.get(1, 0), 3);
+ * using t = fromDlpack(producer, { dtype: "float32" });
+ * const first: number = t.get(0, 0);
+ * assertEquals(first + t.get(1, 0), 4);
  * ```
  */
+export function fromDlpack<D extends DType>(
+  x: DlpackExporter,
+  options: FromDlpackOptions & { readonly dtype: D },
+): Tensor<D>;
+/** Of any dtype. */
+export function fromDlpack(
+  x: DlpackExporter,
+  options?: FromDlpackOptions,
+): Tensor;
 export function fromDlpack(
   x: DlpackExporter,
   options?: FromDlpackOptions,
@@ -96,9 +114,13 @@ export function fromDlpack(
   if (options !== undefined) checkRequest("fromDlpack()", options);
   const device = options?.device ?? null;
   const copy = options?.copy ?? null;
-  if (copy === true && isOwnTensor(x)) return x.copy();
-  const capsule = ask(x, device, copy);
-  const struct = checkCapsule(capsule, x, device, copy);
+  const dtype = options?.dtype ?? null;
+  if (copy === true && isOwnTensor(x)) {
+    checkExpected(x.dtype, dtype);
+    return x.copy();
+  }
+  const capsule = ask(x, device, copy, dtype);
+  const struct = checkCapsule(capsule, x, device, copy, dtype);
   const stream = streamOf(capsule);
   const owner = consume(capsule);
   try {
@@ -157,6 +179,15 @@ const STEP_BYTES = 32 * 1024 * 1024;
  * assertEquals([t.size, percent], [1000, 100]);
  * ```
  */
+export function fromDlpackAsync<D extends DType>(
+  x: DlpackExporter,
+  options: FromDlpackAsyncOptions & { readonly dtype: D },
+): Promise<Tensor<D>>;
+/** Of any dtype. */
+export function fromDlpackAsync(
+  x: DlpackExporter,
+  options?: FromDlpackAsyncOptions,
+): Promise<Tensor>;
 export async function fromDlpackAsync(
   x: DlpackExporter,
   options: FromDlpackAsyncOptions = {},
@@ -164,6 +195,7 @@ export async function fromDlpackAsync(
   checkRequest("fromDlpackAsync()", options);
   const device = options.device ?? null;
   const copy = options.copy ?? null;
+  const dtype = options.dtype ?? null;
   const signal = options.signal ?? null;
   const onProgress = options.onProgress ?? null;
   checkAsyncOptions(signal, onProgress);
@@ -178,13 +210,14 @@ export async function fromDlpackAsync(
     });
   };
   if (copy === true && isOwnTensor(x)) {
+    checkExpected(x.dtype, dtype);
     using _held = x.hold();
     const elements = elementsOf(x);
     const { data } = elements;
     return await run(copySteps(elements, data, STEP_BYTES), elements);
   }
-  const capsule = ask(x, device, copy);
-  const struct = checkCapsule(capsule, x, device, copy);
+  const capsule = ask(x, device, copy, dtype);
+  const struct = checkCapsule(capsule, x, device, copy, dtype);
   const stream = streamOf(capsule);
   const owner = consume(capsule);
   try {
@@ -210,6 +243,13 @@ function checkRequest(of: string, options: FromDlpackOptions): void {
   if (copy !== null && typeof copy !== "boolean") {
     throw new TypeError(
       `The option "copy" must be true, false or null, not ${describe(copy)}`,
+    );
+  }
+  const { dtype } = options;
+  if (dtype !== undefined && dtypeByName(dtype) === undefined) {
+    throw new TypeError(
+      `There is no dtype ${describe(dtype)}: it is one of ` +
+        dtypeNames.join(", "),
     );
   }
 }
@@ -241,15 +281,17 @@ function ask(
   x: DlpackExporter,
   device: "cpu" | null,
   copy: boolean | null,
+  dtype: DType | null,
 ): DlpackCapsule {
   if (x instanceof DlpackCapsule && x.__dlpack__ === answerOfCapsule) return x;
-  return askOther(x, device, copy);
+  return askOther(x, device, copy, dtype);
 }
 
 function askOther(
   x: DlpackExporter,
   device: "cpu" | null,
   copy: boolean | null,
+  dtype: DType | null,
 ): DlpackCapsule {
   checkExporter(x);
   const capsule = x.__dlpack__({
@@ -259,7 +301,9 @@ function askOther(
   });
   if (capsule instanceof DlpackCapsule) return capsule;
   if (isOfOtherCopy(capsule, "capsule")) {
-    if (capsule as unknown === x) refuseUntaken(capsule, device, copy);
+    if (capsule as unknown === x) {
+      refuseUntaken(capsule, device, copy, dtype);
+    }
     return adopt(capsule);
   }
   throw new TypeError(
@@ -276,13 +320,14 @@ function refuseUntaken(
   { pointer, name }: OtherCapsule,
   device: "cpu" | null,
   copy: boolean | null,
+  dtype: DType | null,
 ): void {
   if (name !== "dltensor" && name !== "dltensor_versioned") return;
   const header = readHeader(pointer, name);
   let refusal: BufferError | null = null;
   try {
     if (header !== null) {
-      refusal = refusalOf(checkStruct(header, name), device, copy);
+      refusal = refusalOf(checkStruct(header, name), device, copy, dtype);
     }
   } catch {
     // A bad struct is taken, and released.
@@ -301,6 +346,7 @@ function checkCapsule(
   x: DlpackExporter,
   device: "cpu" | null,
   copy: boolean | null,
+  dtype: DType | null,
 ): Struct {
   const owner = ownerIn(capsule);
   let struct: Struct;
@@ -310,7 +356,7 @@ function checkCapsule(
     consume(capsule).releaseAfterFailure();
     throw error;
   }
-  const refusal = refusalOf(struct, device, copy);
+  const refusal = refusalOf(struct, device, copy, dtype);
   if (refusal === null) return struct;
   if (capsule !== x) consume(capsule).releaseAfterFailure();
   throw refusal;
@@ -338,18 +384,30 @@ function checkExporter(x: unknown): void {
   );
 }
 
-/** What NumPy's rules of device and copy say against a tensor, if anything. */
+/**
+ * What NumPy's rules of device and copy say against a tensor, or the dtype that
+ * is expected, if anything.
+ */
 function refusalOf(
   struct: Struct,
   device: "cpu" | null,
   copy: boolean | null,
+  dtype: DType | null,
 ): BufferError | null {
-  const { deviceType, isCopied } = struct;
+  const { deviceType, isCopied, info } = struct;
   if (isHost(deviceType)) {
-    return copy === false && isCopied ? refusals.wasCopied() : null;
+    if (copy === false && isCopied) return refusals.wasCopied();
+  } else {
+    if (device === null) return refusals.onDevice(struct);
+    if (copy === false) return refusals.needsCopy(struct);
   }
-  if (device === null) return refusals.onDevice(struct);
-  return copy === false ? refusals.needsCopy(struct) : null;
+  if (dtype === null || dtype === info.name) return null;
+  return refusals.otherDType(info.name, dtype);
+}
+
+function checkExpected(found: DType, expected: DType | null): void {
+  if (expected === null || expected === found) return;
+  throw refusals.otherDType(found, expected);
 }
 
 /** Whether the host can read the memory at once. */

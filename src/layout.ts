@@ -150,6 +150,30 @@ export function walk(layout: Layout, visit: (at: number) => void): void {
   }
 }
 
+/**
+ * The strides of a view that repeats another along new axes, and along those of
+ * length 1: NumPy's broadcasting.
+ *
+ * @param to The shape that it is to have.
+ * @throws {RangeError} When the shapes do not fit.
+ */
+export function broadcastLayout(from: Layout, to: readonly number[]): Layout {
+  const added = to.length - from.shape.length;
+  const strides = to.map((length, axis) => {
+    const own = from.shape[axis - added];
+    if (own === length) return from.strides[axis - added]!;
+    if (own === undefined || own === 1) return 0;
+    return NaN;
+  });
+  if (added < 0 || strides.some(Number.isNaN)) {
+    throw new RangeError(
+      `Cannot broadcast shape ${describeShape(from.shape)} to ` +
+        describeShape(to),
+    );
+  }
+  return { shape: to, strides, offset: from.offset };
+}
+
 /** A shape as messages and `console.log` show it: `[2, 3]`. */
 export function describeShape(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;

@@ -21,7 +21,7 @@ import {
   wordsOf,
 } from "./kernels.ts";
 import { allocate, duplicate } from "./memory.ts";
-import { type CopyPlan, ONE, planCopy, planPacked } from "./plan.ts";
+import { type CopyPlan, ONE, planCopy, planMove, planPacked } from "./plan.ts";
 import { joinPixels, pickRuns, reverseRuns, splitPixels } from "./shuffles.ts";
 
 /** Elements of some memory. */
@@ -112,14 +112,11 @@ function copyPacked(
   layout: Layout,
   bits: number,
   into: Uint8Array,
-  start: number,
+  to: number | Layout,
 ): void {
-  const to = start * bits;
   const plan = planPacked(layout, bits, to);
-  if (plan.kernel !== "bits") {
-    return copyBytes(from, plan, into.subarray(to / 8));
-  }
-  const { at, run, axes } = plan;
+  if (plan.kernel !== "bits") return copyBytes(from, plan, into);
+  const { run, axes } = plan;
   const last = axes.at(-1) ?? ONE;
   const visit = (depth: number, at: number, to: number): void => {
     if (depth >= axes.length - 1) {
@@ -130,7 +127,34 @@ function copyPacked(
       visit(depth + 1, at + k * axis.from, to + k * axis.into);
     }
   };
-  visit(0, at, to);
+  visit(0, plan.at, plan.to);
+}
+
+/**
+ * Copies the elements of a strided view into those of another.
+ *
+ * @param info The dtype of both.
+ * @param isPacked Whether both pack elements of fewer than 8 bits.
+ * @param from The typed array that the first layout is about.
+ * @param layout Which elements are read.
+ * @param into The typed array that the second layout is about; what is written
+ * must not overlap what is read.
+ * @param target Which elements are written, of the same shape.
+ */
+export function moveElements(
+  info: DTypeInfo,
+  isPacked: boolean,
+  from: ArrayBufferView,
+  layout: Layout,
+  into: ArrayBufferView,
+  target: Layout,
+): void {
+  if (sizeOf(target.shape) === 0) return;
+  const source = bytesOf(from);
+  const copy = bytesOf(into);
+  if (isPacked) return copyPacked(source, layout, info.bits, copy, target);
+  const bytes = entriesOf(info, false, 1) * info.array.BYTES_PER_ELEMENT;
+  copyBytes(source, planMove(layout, target, bytes), copy);
 }
 
 /** Kernels with two axes reckon in 32 bits. */
@@ -158,7 +182,7 @@ export function copyBytes(
     if (axis.from === 0 && depth < repeatable) {
       visit(depth + 1, at, to);
       // From its start, wherever the kernel begins.
-      return repeat(into, to - plan.to, axis.into, axis.length);
+      return repeat(into, to - plan.to + plan.start, axis.into, axis.length);
     }
     for (let k = 0; k < axis.length; k++) {
       visit(depth + 1, at + k * axis.from, to + k * axis.into);
@@ -201,7 +225,12 @@ function moveOf(
       return (at, to) =>
         pickRuns(from, at, i.from, run, j.from, j.length, into, to, i.length);
     case "fill": {
-      if (into.byteOffset % run !== 0) {
+      const places = [
+        into.byteOffset,
+        plan.to,
+        ...plan.outer.map((o) => o.into),
+      ];
+      if (places.some((place) => place % run !== 0)) {
         // It writes words that are aligned.
         const pair = { kernel: "lines" as const, inner: [ONE, i] };
         return moveOf(from, { ...plan, ...pair }, into, reach);

@@ -58,18 +58,23 @@ export function duplicate(
   return copy;
 }
 
-function orNoMemory(
-  make: () => TypedArray,
+/**
+ * Makes memory for elements.
+ *
+ * @throws {BufferError} `"copy"` when there is none.
+ */
+export function orNoMemory<T>(
+  make: () => T,
   info: DTypeInfo,
   size: number,
   bytes: number,
-): TypedArray {
+): T {
   try {
     return make();
   } catch (cause) {
     throw new BufferError(
       "copy",
-      `Cannot copy a tensor of ${size} ${info.name} elements: there is no ` +
+      `Cannot make a tensor of ${size} ${info.name} elements: there is no ` +
         `memory for ${bytes} bytes`,
       { cause },
     );

@@ -13,6 +13,10 @@ import { MOST_MADE, MOST_PIXEL, MOST_PLANES } from "./shuffles.ts";
 interface Joined {
   /** Where the first element is in the source. */
   readonly at: number;
+  /** Where it goes to. */
+  readonly to: number;
+  /** Whether the copy has no gaps. */
+  readonly isCompact: boolean;
   /** How much lies side by side on both sides. */
   readonly run: number;
   /** From the outermost to the innermost of the copy. */
@@ -47,6 +51,8 @@ export interface CopyPlan {
   readonly at: number;
   /** Where it goes to in the copy. */
   readonly to: number;
+  /** Where the copy begins: the same, unless the kernel goes from its end. */
+  readonly start: number;
   /** How many bytes lie side by side on both sides. */
   readonly run: number;
   /** The axes of which the kernel does not know. */
@@ -83,6 +89,18 @@ export function planCopy(layout: Layout, bytes: number): CopyPlan {
   return chooseKernel(splitRuns(joinAxes(layout, bytes)));
 }
 
+/**
+ * Decides how to copy a strided view into another: a pure function.
+ *
+ * @param from Which elements are read; there is at least one.
+ * @param into Which are written, of the same shape.
+ * @param bytes The bytes of an element.
+ * @returns The plan.
+ */
+export function planMove(from: Layout, into: Layout, bytes: number): CopyPlan {
+  return chooseKernel(splitRuns(joinBoth(from, into, bytes)));
+}
+
 /** A copy of bits: runs of them, one by one. */
 export interface BitPlan extends Joined {
   /** Tells it from a plan in bytes. */
@@ -93,21 +111,28 @@ export interface BitPlan extends Joined {
  * Decides how to copy packed elements: by whole bytes where all begins and ends
  * with one.
  *
+ * @param layout Which elements.
  * @param bits The bits of an element.
- * @param to Where the copy begins, in bits.
+ * @param into Where to: the element of C order that the copy begins with, or
+ * which elements are written.
  */
 export function planPacked(
   layout: Layout,
   bits: number,
-  to: number,
+  into: number | Layout,
 ): CopyPlan | BitPlan {
-  const { at, run, axes } = joinAxes(layout, bits);
+  const joined = typeof into === "number"
+    ? { ...joinAxes(layout, bits), to: into * bits }
+    : joinBoth(layout, into, bits);
+  const { at, to, isCompact, run, axes } = joined;
   const steps = axes.flatMap(({ from, into }) => [from, into]);
   if ([at, to, run, ...steps].some((position) => position % 8 !== 0)) {
-    return { kernel: "bits", at, run, axes };
+    return { kernel: "bits", ...joined };
   }
   return chooseKernel(splitRuns({
     at: at / 8,
+    to: to / 8,
+    isCompact,
     run: run / 8,
     axes: axes.map(({ length, from, into }) => ({
       length,
@@ -135,22 +160,64 @@ function joinAxes({ shape, strides, offset }: Layout, size: number): Joined {
   shape.forEach((length, axis) => add(length, strides[axis]! * size));
   add(size, 1);
   const run = axes.at(-1)?.from === 1 ? axes.pop()!.length : 1;
-  return { at: offset * size, run, axes };
+  return { at: offset * size, to: 0, isCompact: true, run, axes };
 }
 
-function chooseKernel({ at, run, axes }: Joined): CopyPlan {
-  const repeatable = 1 +
+/** The same for a copy with strides of its own: it is gone through as it lies. */
+function joinBoth(from: Layout, into: Layout, size: number): Joined {
+  let at = from.offset * size;
+  let to = into.offset * size;
+  const axes: Axis[] = [];
+  into.shape.forEach((length, axis) => {
+    if (length === 1) return;
+    const step = from.strides[axis]! * size;
+    const gap = into.strides[axis]! * size;
+    if (gap > 0) return axes.push({ length, from: step, into: gap });
+    // From its end; of what goes to one place, the last in C order stays.
+    at += (length - 1) * step;
+    to += (length - 1) * gap;
+    if (gap < 0) axes.push({ length, from: -step, into: -gap });
+  });
+  axes.sort((a, b) => b.into - a.into);
+  axes.push({ length: size, from: 1, into: 1 });
+  const joined: Axis[] = [];
+  for (const axis of axes) {
+    const outer = joined.at(-1);
+    const { length } = axis;
+    if (
+      outer?.from === length * axis.from && outer.into === length * axis.into
+    ) {
+      joined[joined.length - 1] = { ...axis, length: outer.length * length };
+    } else joined.push(axis);
+  }
+  const run = joined.at(-1)!.from === 1 && joined.at(-1)!.into === 1
+    ? joined.pop()!.length
+    : 1;
+  let bytes = run;
+  let isCompact = true;
+  for (const { length, into } of joined.toReversed()) {
+    if (into !== bytes) isCompact = false;
+    bytes *= length;
+  }
+  return { at, to, isCompact, run, axes: joined };
+}
+
+function chooseKernel({ at, to, isCompact, run, axes }: Joined): CopyPlan {
+  // What has gaps does not repeat itself with them.
+  const repeatable = !isCompact ? 0 : 1 +
     axes.findLastIndex(({ length, from, into }) =>
       from === 0 && length * into >= LONG_REPEAT
     );
   const plan = (kernel: CopyPlan["kernel"], ...inner: Axis[]): CopyPlan => {
     const outer = axes.filter((axis) => !inner.includes(axis));
-    return { kernel, at, to: 0, run, outer, repeatable, inner };
+    return { kernel, at, to, start: to, run, outer, repeatable, inner };
   };
   const j = axes.at(-1);
   if (j === undefined) return plan("runs", ONE);
-  const canShuffle = isAvailable();
-  const isLong = run * j.length >= LONG_ROW;
+  // Elements that lie apart in the copy are written one by one.
+  const isDense = j.into === run;
+  const canShuffle = isDense && isAvailable();
+  const isLong = isDense && run * j.length >= LONG_ROW;
   if (isLong && j.from === 0 && isWidth(run)) return plan("fill", j);
   // What repeats itself is copied once before: no kernel goes along it.
   const body = axes.slice(repeatable);
@@ -164,7 +231,7 @@ function chooseKernel({ at, run, axes }: Joined): CopyPlan {
   if (i !== undefined) {
     if (canShuffle && isSplit(run, i, j)) return turned(plan("split", i, j));
     if (canShuffle && isJoin(run, i, j)) return plan("join", i, j);
-    return fitsTiles(run, i, j)
+    return fitsTiles(run, i, j) && (isDense || run === 4)
       ? turned(plan("tiles", i, j))
       : plan("lines", i, j);
   }
@@ -202,13 +269,14 @@ function isPick(run: number, i: Axis, j: Axis): boolean {
 }
 
 /** Runs that are neither short nor long, as an axis of words. */
-function splitRuns({ at, run, axes }: Joined): Joined {
+function splitRuns(joined: Joined): Joined {
+  const { run, axes } = joined;
   const word = run % 8 === 0 ? 8 : 4;
   if (
     axes.length === 0 || run < WIDE_RUN || run >= LONG_RUN || run % word !== 0
-  ) return { at, run, axes };
+  ) return joined;
   const words = { length: run / word, from: word, into: word };
-  return { at, run: word, axes: [...axes, words] };
+  return { ...joined, run: word, axes: [...axes, words] };
 }
 
 /** For kernels that go along more axes than there are. */

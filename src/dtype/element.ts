@@ -1,3 +1,4 @@
+import { describe, withArticle } from "../errors.ts";
 import type { Complex, DTypeInfo, TypedArray } from "./table.ts";
 
 /** Reads and writes single elements of a dtype in its typed array. */
@@ -143,8 +144,10 @@ export function checkElement(info: DTypeInfo, value: unknown): void {
     const { re, im } = (value ?? {}) as Partial<Complex>;
     if (typeof re === "number" && typeof im === "number") return;
   } else if (found === wanted) return;
+  const isPlain = ["number", "bigint", "boolean", "string"].includes(found);
   throw new TypeError(
-    `Cannot set an element of a ${name} tensor to a ${found}: pass ` +
+    `Cannot set an element of ${withArticle(name)} tensor to ` +
+      `${isPlain ? withArticle(found) : describe(value)}: pass ` +
       (kind === "complex" ? "{ re, im } with two numbers" : `a ${wanted}`),
   );
 }

@@ -13,7 +13,7 @@ import {
   readStridesExactly,
 } from "../../ffi/header.ts";
 import { type DeviceName, deviceName } from "../device.ts";
-import { describeDataType } from "../dtype/table.ts";
+import { describeDataType, type DType } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
 import type { Struct } from "./types.ts";
 
@@ -132,6 +132,15 @@ function shapeOf({ ndim }: Header): string {
 
 function stridesOf({ ndim }: Header): string {
   return `with strides [${readStridesExactly(ndim).join(", ")}]`;
+}
+
+/** Another dtype was expected. */
+export function otherDType(found: DType, expected: DType): BufferError {
+  return new BufferError(
+    "dtype",
+    `Cannot import ${found} elements as ${expected}: leave the option out, and ` +
+      `convert with astype("${expected}")`,
+  );
 }
 
 /** The exporter copied although it was asked not to. */

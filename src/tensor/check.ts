@@ -163,10 +163,58 @@ function checkLayout(layout: Layout, capacity: number): void {
 }
 
 /**
+ * Checks the lengths of a new tensor.
+ *
+ * @throws {TypeError} When they are no array of numbers.
+ * @throws {RangeError} When one is negative, or no integer.
+ */
+export function checkShape(shape: unknown): number[] {
+  const lengths = toIntegers(shape, "shape", "[2, 3]");
+  if (lengths.every((length) => length >= 0)) return lengths;
+  throw new RangeError(
+    `Cannot make a tensor of shape ${describeShape(lengths)}: lengths cannot ` +
+      "be negative",
+  );
+}
+
+/**
+ * Checks that a tensor is of a dtype.
+ *
+ * @throws {TypeError} When it is of another.
+ */
+export function checkSame(found: DType, wanted: DType): void {
+  if (found === wanted) return;
+  throw new TypeError(
+    `Cannot copy between ${found} and ${wanted} elements: astype("${wanted}") ` +
+      "converts",
+  );
+}
+
+/**
+ * Checks the shape of the tensor that is written to.
+ *
+ * @throws {RangeError} When it is another.
+ */
+export function checkShapeOf(
+  out: readonly number[],
+  wanted: readonly number[],
+): void {
+  if (
+    out.length === wanted.length &&
+    out.every((length, axis) => length === wanted[axis])
+  ) return;
+  throw new RangeError(
+    `Cannot copy shape ${describeShape(wanted)} into a tensor of shape ` +
+      `${describeShape(out)}: assign() broadcasts`,
+  );
+}
+
+/**
  * Checks where a copy is to go.
  *
  * @param like A typed array of the class that it must have.
  * @param entries How many it must have.
+ * @param way Whether it is written or read.
  * @throws {TypeError} When it is of another class.
  * @throws {RangeError} When it has another length.
  */
@@ -174,17 +222,18 @@ export function checkOut(
   out: unknown,
   like: { readonly name: string },
   entries: number,
+  way: "into" | "from" = "into",
 ): asserts out is TypedArray {
   if (!ArrayBuffer.isView(out) || tagOf(out) !== like.name) {
     throw new TypeError(
-      `Cannot copy into ${describe(out)}: pass ${withArticle(like.name)}, ` +
+      `Cannot copy ${way} ${describe(out)}: pass ${withArticle(like.name)}, ` +
         "in which the elements lie",
     );
   }
   const { length } = out as TypedArray;
   if (length !== entries) {
     throw new RangeError(
-      `Cannot copy into ${length} entries: the elements take ${entries}`,
+      `Cannot copy ${way} ${length} entries: the elements take ${entries}`,
     );
   }
 }

@@ -1,5 +1,7 @@
 import { exportCopy, exportShared, type ExportSpec } from "../../ffi/export.ts";
+import { isPermitted } from "../../ffi/libc.ts";
 import { Loan } from "../../ffi/loan.ts";
+import { addressOfArray } from "../../ffi/memory.ts";
 import { type Owner, sharesMemory } from "../../ffi/owner.ts";
 import {
   capsuleOf,
@@ -12,8 +14,13 @@ import {
   loanOfCapsule,
 } from "../capsule.ts";
 import { convertElements } from "../convert/elements.ts";
-import { copyElements, copyOf, type Elements } from "../copy/elements.ts";
-import { allocate, giveBack } from "../copy/memory.ts";
+import {
+  copyElements,
+  copyOf,
+  type Elements,
+  moveElements,
+} from "../copy/elements.ts";
+import { allocate, giveBack, orNoMemory } from "../copy/memory.ts";
 import { type Device, deviceName, DeviceType } from "../device.ts";
 import {
   checkElement,
@@ -33,8 +40,10 @@ import type {
 } from "../dtype/table.ts";
 import { BufferError, checkOptions, describe } from "../errors.ts";
 import {
+  broadcastLayout,
   compactLayout,
   describeShape,
+  extentOf,
   isContiguous,
   type Layout,
   type Range,
@@ -43,6 +52,7 @@ import {
   sizeOf,
   sliceLayout,
   transposeLayout,
+  walk,
 } from "../layout.ts";
 import {
   checkArray,
@@ -51,6 +61,9 @@ import {
   checkOut,
   checkPlacement,
   checkRequest,
+  checkSame,
+  checkShape,
+  checkShapeOf,
 } from "./check.ts";
 import { formatArray } from "./format.ts";
 import { ArrayStorage, type Storage } from "./storage.ts";
@@ -191,6 +204,61 @@ export class Tensor<D extends DType = DType>
     const readOnly = options.readOnly ?? false;
     const storage = new ArrayStorage(info, isPacked, readOnly, entries, false);
     return make(storage, layout);
+  }
+
+  /**
+   * A tensor of JavaScript's memory, all zeros, to be filled: by
+   * {@linkcode Tensor.assign | assign}, or by a native function.
+   *
+   * With permission for FFI, its first element is on a multiple of 64 bytes, as
+   * vector instructions and some libraries ask for: `data` may then begin inside
+   * of its buffer.
+   *
+   * @param shape The lengths.
+   * @param dtype The data type.
+   * @returns The tensor, in C order.
+   * @throws {TypeError} When there is no such dtype, or the shape is no array of
+   * numbers.
+   * @throws {RangeError} When a length is negative, or no integer.
+   * @throws {BufferError} `"copy"` when there is no memory for it.
+   *
+   * @example The result of a native function
+   * ```ts
+   * import { Tensor } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const image = Tensor.empty([2, 3], "float32");
+   * image.slice(0).assign(1);
+   * assertEquals(image.toArray(), [[1, 1, 1], [0, 0, 0]]);
+   * ```
+   */
+  static empty<D extends DType>(
+    shape: readonly (number | bigint)[],
+    dtype: D,
+  ): Tensor<D> {
+    const info = checkDType(dtype);
+    const isPacked = info.bits < 8;
+    const lengths = checkShape(shape);
+    const data = allocateAligned(info, isPacked, sizeOf(lengths));
+    return over(info, isPacked, data, lengths);
+  }
+
+  /**
+   * A tensor of JavaScript's memory, all zeros: the same as
+   * {@linkcode Tensor.empty}, by NumPy's name.
+   *
+   * @param shape The lengths.
+   * @param dtype The data type.
+   * @returns The tensor, in C order.
+   * @throws {TypeError} As `empty` does.
+   * @throws {RangeError} As `empty` does.
+   * @throws {BufferError} As `empty` does.
+   */
+  static zeros<D extends DType>(
+    shape: readonly (number | bigint)[],
+    dtype: D,
+  ): Tensor<D> {
+    return Tensor.empty(shape, dtype);
   }
 
   /** The data type's name. */
@@ -339,16 +407,19 @@ export class Tensor<D extends DType = DType>
    */
   set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void {
     const at = this.#indexOf(args, args.length - 1);
-    const { data, info, readOnly } = this.#storage;
-    if (readOnly) {
-      throw new BufferError(
-        "readonly",
-        "Cannot write to a read-only tensor: call copy() for one of your own",
-      );
-    }
+    const { data, info } = this.#storage;
+    this.#checkWritable();
     const value = args[args.length - 1];
     checkElement(info, value);
     this.#elements.set(data, at, value);
+  }
+
+  #checkWritable(): void {
+    if (!this.#storage.readOnly) return;
+    throw new BufferError(
+      "readonly",
+      "Cannot write to a read-only tensor: call copy() for one of your own",
+    );
   }
 
   /** Found when it is first needed: most tensors are not read by elements. */
@@ -427,19 +498,74 @@ export class Tensor<D extends DType = DType>
   }
 
   /**
+   * Writes to all elements: NumPy's `x[...] = source`, for any strides on both
+   * sides, also where they overlap.
+   *
+   * @param source A tensor of the same dtype, which is broadcast as in NumPy; a
+   * typed array of the class that `data` has, which is read in C order and must
+   * have as many entries as the elements take; or one element for all.
+   * @returns This tensor.
+   * @throws {TypeError} When the source is of another dtype, which `astype`
+   * converts, or of another class or kind.
+   * @throws {RangeError} When its shape or length does not fit.
+   * @throws {BufferError} `"readonly"` when this tensor is, `"released"` when
+   * memory is gone.
+   *
+   * @example Fill an image whose rows are padded
+   * ```ts
+   * import { Tensor } from "@dlpack/deno";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const memory = new Uint8Array(8); // two rows of 3, padded to 4
+   * const image = Tensor.from(memory, [2, 3], { strides: [4, 1] });
+   * image.assign(9);
+   * image.slice(1).assign(new Uint8Array([1, 2, 3]));
+   * assertEquals([...memory], [9, 9, 9, 0, 1, 2, 3, 0]);
+   * ```
+   */
+  assign(source: Tensor<D> | TypedArray | ElementOf<D>): this {
+    this.#checkWritable();
+    const { info, isPacked, data } = this.#storage;
+    const { shape } = this.#layout;
+    let from: Elements & { readonly data: TypedArray };
+    if (source instanceof Tensor) {
+      checkSame(source.dtype, info.name);
+      const { layout, ...rest } = lookInto(source);
+      from = { ...rest, layout: broadcastLayout(layout, shape) };
+    } else if (ArrayBuffer.isView(source)) {
+      checkOut(
+        source,
+        info.array,
+        entriesOf(info, isPacked, this.size),
+        "from",
+      );
+      from = { info, isPacked, data: source, layout: compactLayout(shape) };
+    } else {
+      checkElement(info, source);
+      const one = new info.array(entriesOf(info, isPacked, 1));
+      this.#elements.set(one, 0, source);
+      const layout = broadcastLayout(compactLayout([]), shape);
+      from = { info, isPacked, data: one, layout };
+    }
+    assignElements(from, { info, isPacked, data, layout: this.#layout });
+    return this;
+  }
+
+  /**
    * Copies the elements, in C order, into JavaScript's memory.
    *
    * New memory takes longer than most copies into it. In a loop, pass `out`; or
    * declare copies with `using` and read them by `get`, `slice` and iteration:
    * the memory of a disposed copy, whose `data` nobody asked for, is used again.
    *
-   * @param options `out`: a typed array of the class that `data` has, with as
-   * many entries as the elements take, to copy into. Default: a new one.
-   * @returns A writable tensor over the copy.
-   * @throws {TypeError} When `out` is of another class.
-   * @throws {RangeError} When `out` has another length.
+   * @param options `out`: where to copy to; a typed array of the class that
+   * `data` has, with as many entries as the elements take, or a tensor of the
+   * same dtype and shape, in its own strides. Default: new memory.
+   * @returns A writable tensor over the copy; `out`, if that is a tensor.
+   * @throws {TypeError} When `out` is of another class or dtype.
+   * @throws {RangeError} When `out` has another length or shape.
    * @throws {BufferError} `"released"` when the memory is gone, `"copy"` when
-   * there is none for the copy.
+   * there is none for the copy, `"readonly"` when `out` is read-only.
    *
    * @example Copy into memory that is used again and again
    * ```ts
@@ -452,7 +578,7 @@ export class Tensor<D extends DType = DType>
    * assertEquals([...out], [1, 3, 2, 4]);
    * ```
    */
-  copy(options: { out?: TypedArray } = {}): Tensor<D> {
+  copy(options: { out?: TypedArray | Tensor<D> } = {}): Tensor<D> {
     checkOptions("copy()", options);
     const layout = this.#layout;
     const { data, info, isPacked } = this.#storage;
@@ -460,6 +586,10 @@ export class Tensor<D extends DType = DType>
     if (out === undefined) {
       const copy = copyOf(info, isPacked, data, layout);
       return makeCopy(info, isPacked, copy, layout.shape);
+    }
+    if (out instanceof Tensor) {
+      checkShapeOf(out.#layout.shape, layout.shape);
+      return out.assign(this);
     }
     checkOut(out, info.array, entriesOf(info, isPacked, this.size));
     if (sharesMemory(out, data)) {
@@ -480,16 +610,17 @@ export class Tensor<D extends DType = DType>
    * their imaginary part on their way to real ones; all but 0 is `true`.
    *
    * @param dtype The dtype of the copy.
-   * @param options `out`: a typed array of the class that `data` of that dtype
-   * has, with as many entries as the elements take, to write to. Default: a new
-   * one.
-   * @returns A writable tensor over the copy.
+   * @param options `out`: where to write to; a typed array of the class that
+   * `data` of that dtype has, with as many entries as the elements take, or a
+   * tensor of that dtype and of the same shape, in its own strides. Default: new
+   * memory.
+   * @returns A writable tensor over the copy; `out`, if that is a tensor.
    * @throws {TypeError} When there is no such dtype, or `out` is of another
-   * class.
-   * @throws {RangeError} When `out` has another length.
+   * class or dtype.
+   * @throws {RangeError} When `out` has another length or shape.
    * @throws {BufferError} `"dtype"` when one of the two is `handle`,
    * `"released"` when the memory is gone, `"copy"` when there is none for the
-   * copy.
+   * copy, `"readonly"` when `out` is read-only.
    *
    * @example Model weights in bfloat16 as float32
    * ```ts
@@ -504,7 +635,7 @@ export class Tensor<D extends DType = DType>
    */
   astype<E extends DType>(
     dtype: E,
-    options: { out?: TypedArray } = {},
+    options: { out?: TypedArray | Tensor<E> } = {},
   ): Tensor<E> {
     const info = checkDType(dtype);
     checkOptions("astype()", options);
@@ -512,6 +643,13 @@ export class Tensor<D extends DType = DType>
     const { size } = this;
     const packs = info.bits < 8;
     const { out } = options;
+    if (out instanceof Tensor) {
+      checkShapeOf(out.#layout.shape, this.#layout.shape);
+      out.#checkWritable();
+      checkSame(out.dtype, dtype);
+      using converted = this.astype(dtype);
+      return out.assign(converted);
+    }
     if (out !== undefined) {
       checkOut(out, info.array, entriesOf(info, packs, size));
     }
@@ -972,6 +1110,68 @@ export function elementsOf(
   tensor: Tensor,
 ): Elements & { readonly data: TypedArray } {
   return lookInto(tensor);
+}
+
+/** What vector instructions and libraries ask for, in bytes. */
+const ALIGNMENT = 64;
+
+/** Zeros for elements, the first of which is on a multiple of 64 bytes, where addresses can be seen. */
+function allocateAligned(
+  info: DTypeInfo,
+  isPacked: boolean,
+  size: number,
+): TypedArray {
+  const entries = entriesOf(info, isPacked, size);
+  const bytes = entries * info.array.BYTES_PER_ELEMENT;
+  const make = (slack: number): ArrayBuffer =>
+    orNoMemory(() => new ArrayBuffer(bytes + slack), info, size, bytes);
+  if (entries === 0 || !isPermitted()) return new info.array(make(0));
+  const buffer = make(ALIGNMENT);
+  const beyond = Number(
+    addressOfArray(new Uint8Array(buffer)) % BigInt(ALIGNMENT),
+  );
+  return new info.array(buffer, (ALIGNMENT - beyond) % ALIGNMENT, entries);
+}
+
+/** Writes elements to others, which may be the same in part. */
+function assignElements(
+  from: Elements & { readonly data: TypedArray },
+  into: Elements & { readonly data: TypedArray },
+): void {
+  const { info, isPacked } = from;
+  const { shape } = into.layout;
+  if (sizeOf(shape) === 0) return;
+  if (isPacked !== into.isPacked) {
+    // One has a byte for each element, the other has not.
+    const read = elementAccess(info, isPacked);
+    const write = elementAccess(info, into.isPacked);
+    const places: number[] = [];
+    walk(into.layout, (at) => places.push(at));
+    const elements: unknown[] = [];
+    walk(from.layout, (at) => elements.push(read.get(from.data, at)));
+    places.forEach((at, i) => write.set(into.data, at, elements[i]));
+    return;
+  }
+  if (sharesMemory(spanOf(from), spanOf(into))) {
+    // What is read must not have been overwritten.
+    const data = copyOf(info, isPacked, from.data, from.layout);
+    const layout = compactLayout(shape);
+    moveElements(info, isPacked, data, layout, into.data, into.layout);
+    giveBack(data);
+    return;
+  }
+  moveElements(info, isPacked, from.data, from.layout, into.data, into.layout);
+}
+
+/** The part of a typed array that elements lie in. */
+function spanOf(
+  { info, isPacked, layout, data }: Elements & { readonly data: TypedArray },
+): TypedArray {
+  const { lowest, highest } = extentOf(layout.shape, layout.strides);
+  const first = layout.offset + lowest;
+  const end = layout.offset + highest + 1;
+  const perEntry = isPacked ? info.bits / 8 : entriesOf(info, false, 1);
+  return data.subarray(Math.floor(first * perEntry), Math.ceil(end * perEntry));
 }
 
 /** A tensor over a typed array that somebody has, in C order. */

@@ -281,9 +281,10 @@ interface Options {
 /**
  * Where copies go: into memory that is used again and again; into new memory,
  * given back at once, as NumPy's is; into memory that the garbage collector
- * gives back.
+ * gives back; or the other way, from C order into the view.
  */
-type Way = "into out" | "fresh" | "left to the GC";
+const WAYS = ["into out", "fresh", "left to the GC", "assigned"] as const;
+type Way = typeof WAYS[number];
 
 async function compareCase(
   numpy: PythonPeer,
@@ -297,18 +298,22 @@ async function compareCase(
   const { itemsize } = view;
   await numpy.ask({ ...layout, capacity, itemsize });
   const out = memoryFor(what.dtype, view.size);
+  const compactTensor = Tensor.from<TypedArray, DType>(out, view.shape, {
+    dtype: what.dtype,
+  });
   const ways: Record<Way, () => void> = {
     "into out": () => view.copy({ out }),
     fresh: () => view.copy()[Symbol.dispose](),
     "left to the GC": () => view.copy(),
+    assigned: () => view.assign(compactTensor),
   };
-  const fresh = way !== "into out";
+  const fresh = way === "fresh" || way === "left to the GC";
   const contenders: Record<string, Contender> = {
     ours: () => measure(ways[way], turn),
     numpy: async () =>
-      (await numpy.ask<{ ns: number }>({ seconds: turn, fresh })).ns,
+      (await numpy.ask<{ ns: number }>({ seconds: turn, fresh, way })).ns,
   };
-  if (what.name === "contiguous" && !fresh) {
+  if (what.name === "contiguous" && way === "into out") {
     const { data } = view;
     contenders["set"] = () => measure(() => out.set(data as never), turn);
     const memcpy = openMemcpy();
@@ -364,7 +369,7 @@ async function main(args: readonly string[]): Promise<void> {
   await using numpy = await PythonPeer.start("numpy_copy.py");
   const rows: Row[] = [];
   for (const isBig of isQuick ? [false] : [true, false]) {
-    for (const way of ["into out", "fresh", "left to the GC"] as const) {
+    for (const way of WAYS) {
       const group: Row[] = [];
       for (const what of chosen) {
         const layout = what.layouts[isBig ? 0 : 1];

@@ -61,7 +61,8 @@ export function judge(rows: readonly Row[]): Judgement[] {
   // NumPy's own copies are given back at once: what is left to the garbage
   // collector is shown, and not judged.
   const copies = rows.filter(({ group }) =>
-    group.startsWith("copy ") && !group.endsWith("left to the GC")
+    group.startsWith("copy ") && !group.endsWith("left to the GC") &&
+    !group.endsWith("assigned")
   );
   const ratios = copies.filter(isAgainstNumpy).map(ratioOf);
   atLeast("every copy: at least 0.8x NumPy's speed", slowest(ratios));
@@ -75,6 +76,13 @@ export function judge(rows: readonly Row[]): Judgement[] {
     ratio: meanOf(ratios),
     row: null,
   });
+  const assigned = rows.filter(({ group }) => group.endsWith("assigned"));
+  if (assigned.length > 0) {
+    atLeast("assign(), geometric mean: at least 1x NumPy's copyto", {
+      ratio: meanOf(assigned.map(ratioOf)),
+      row: null,
+    });
+  }
   const overMemcpy = copies.filter(({ peers }) => "memcpy_ns" in peers)
     .map(({ ours_ns, peers }) => ours_ns / peers["memcpy_ns"]!);
   if (overMemcpy.length > 0) {
