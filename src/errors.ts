@@ -92,8 +92,8 @@ function describeObject(value: object): string {
 
 /** A noun with "a" or "an" before it. */
 export function withArticle(noun: string): string {
-  // "a uint8", "a Uint8Array", but "an int8": no noun here sounds otherwise.
-  return `${/^[aeio]/i.test(noun) ? "an" : "a"} ${noun}`;
+  // "a uint8" and "a float32", but "an int8" and "an f32".
+  return `${/^([aeio]|f\d)/i.test(noun) ? "an" : "a"} ${noun}`;
 }
 
 /**

@@ -72,7 +72,7 @@ export function bind(
     const begin = beginner(signature, library);
     return async (...args) => {
       using _call = begin(args);
-      const value = await native(...args);
+      const value = await called(native, args, signature);
       return give === null ? value : give(value);
     };
   }
@@ -85,9 +85,22 @@ export function bind(
   const begin = beginner(signature, library);
   return (...args) => {
     using _call = begin(args);
-    const value = native(...args);
+    const value = called(native, args, signature);
     return give === null ? value : give(value);
   };
+}
+
+/** Calls a function: an argument that Deno refuses is named. */
+function called(
+  native: Callable,
+  args: readonly unknown[],
+  signature: Signature,
+): unknown {
+  try {
+    return native(...args);
+  } catch (error) {
+    throw explained(error, args, signature);
+  }
 }
 
 /** Gives the function that makes capsules of what a function returned. */
@@ -167,14 +180,15 @@ function compileBorrower(
 function explained(
   error: unknown,
   args: readonly unknown[],
-  { parameters }: Signature,
+  { parameters, nonblocking }: Signature,
 ): unknown {
   if (!(error instanceof TypeError)) return error;
   if (!/^(Invalid|Expected)\b.*\b(FFI|pointer|buffer)/i.test(error.message)) {
     return error;
   }
   const i = parameters.findIndex((parameter, i) =>
-    parameter.kind === "native" && !isNative(args[i], parameter.type, false)
+    parameter.kind === "native" &&
+    !isNative(args[i], parameter.type, nonblocking)
   );
   const parameter = parameters[i];
   if (parameter?.kind !== "native") return error;
@@ -602,7 +616,9 @@ function wrongArgument(
   const isForNull = value === null && parameter.kind !== "native";
   return new TypeError(
     `Cannot pass ${describe(value)} to ${where}: it takes ${wanted}` +
-      (isForNull ? `; for NULL, write "${where.split(", a ").at(-1)}?"` : "") +
+      (isForNull
+        ? `; for NULL, write "${/, an? (.*)$/.exec(where)![1]}?"`
+        : "") +
       (parameter.kind === "native" ? "" : advice(value)),
   );
 }

@@ -5,7 +5,7 @@
  */
 
 import type { ManagedName } from "../../ffi/header.ts";
-import { describe } from "../errors.ts";
+import { describe, withArticle } from "../errors.ts";
 
 /** What becomes of an argument. */
 export type Parameter = Readonly<
@@ -92,7 +92,7 @@ export function parseParameters(
 
 function parseParameter(symbol: string, type: unknown, i: number): Parameter {
   const name = typeof type === "string" ? normalized(type) : "struct";
-  const where = `parameter ${i + 1} of "${symbol}", a ${name}`;
+  const where = `parameter ${i + 1} of "${symbol}", ${withArticle(name)}`;
   const isStruct = typeof type === "object" && type !== null;
   if (isStruct || natives.includes(name)) {
     const native = (isStruct ? type : name) as Deno.NativeType;

@@ -208,7 +208,7 @@ EXPORT void calls_describe(const DLTensor *t, int64_t *into) {
   *into++ = t->shape != NULL;
   *into++ = t->strides != NULL;
   for (int i = 0; i < t->ndim; i++) *into++ = t->shape[i];
-  for (int i = 0; i < t->ndim; i++) *into++ = t->strides[i];
+  for (int i = 0; i < t->ndim; i++) *into++ = t->strides ? t->strides[i] : 0;
 }
 
 /* Whether two borrowed tensors are one struct, and one memory (2). */
@@ -305,4 +305,146 @@ EXPORT Pair calls_swap(Pair pair) {
 
 EXPORT int32_t calls_apply(int32_t (*function)(int32_t), int32_t x) {
   return function(x);
+}
+
+/* ---- every way that C has to pass a tensor ---- */
+
+/* Writes what the struct of a managed tensor says: manager_ctx and deleter, then
+ * what its DLTensor does, as calls_describe. */
+EXPORT void calls_look(const DLManagedTensor *managed, int64_t *into) {
+  if (managed == NULL) {
+    into[0] = -1;
+    return;
+  }
+  into[0] = (int64_t)(intptr_t)managed->manager_ctx;
+  into[1] = managed->deleter != NULL;
+  into[2] = 0;
+  calls_describe(&managed->dl_tensor, into + 3);
+}
+
+EXPORT void calls_look_versioned(const DLManagedTensorVersioned *managed,
+                                 int64_t *into) {
+  into[0] = (int64_t)(intptr_t)managed->manager_ctx;
+  into[1] = managed->deleter != NULL;
+  into[2] = (int64_t)managed->flags + 1000 * managed->version.major;
+  calls_describe(&managed->dl_tensor, into + 3);
+}
+
+/* -1 for NULL. */
+EXPORT double calls_sum_maybe(const DLTensor *t) {
+  return t == NULL ? -1 : calls_sum(t);
+}
+
+EXPORT double calls_sum_borrowed(const DLManagedTensor *managed) {
+  return managed == NULL ? -1 : calls_sum(&managed->dl_tensor);
+}
+
+EXPORT double calls_sum_borrowed_when(const DLManagedTensor *managed,
+                                      Gate *gate) {
+  wait_for(gate);
+  return calls_sum_borrowed(managed);
+}
+
+/* -1 for an array that is NULL. */
+EXPORT double calls_sum_all(DLTensor **ts, int32_t count) {
+  if (ts == NULL) return -1;
+  double sum = 0;
+  for (int32_t i = 0; i < count; i++) sum += calls_sum(ts[i]);
+  return sum;
+}
+
+EXPORT double calls_sum_all_when(DLTensor **ts, int32_t count, Gate *gate) {
+  wait_for(gate);
+  return calls_sum_all(ts, count);
+}
+
+/* Of bare memory; -1 for NULL. */
+EXPORT double calls_sum_memory(const float *x, int32_t count, int32_t stride) {
+  if (x == NULL) return -1;
+  double sum = 0;
+  for (int64_t i = 0; i < count; i++) sum += x[i * stride];
+  return sum;
+}
+
+EXPORT double calls_sum_memory_when(const float *x, int32_t count,
+                                    Gate *gate) {
+  wait_for(gate);
+  return calls_sum_memory(x, count, 1);
+}
+
+/* The address that came, whatever is there. */
+EXPORT uint64_t calls_address(const void *x) { return (uint64_t)(uintptr_t)x; }
+
+/* The library's own: it is written to by calls_own_set, and freed by nobody. */
+static float own_data[3] = {1, 2, 3};
+static int64_t own_shape[1] = {3};
+static DLTensor own_tensor = {.data = own_data,
+                              .device = {1, 0},
+                              .ndim = 1,
+                              .dtype = {2, 32, 1},
+                              .shape = own_shape};
+
+EXPORT DLTensor *calls_own(int32_t is_there) {
+  return is_there ? &own_tensor : NULL;
+}
+
+EXPORT DLTensor *calls_own_when(Gate *gate) {
+  wait_for(gate);
+  return &own_tensor;
+}
+
+EXPORT void calls_own_set(int32_t at, float value) { own_data[at] = value; }
+EXPORT float calls_own_get(int32_t at) { return own_data[at]; }
+
+/* As cuVS does: the deleter of what is filled in place frees only the shape. */
+static void delete_axes(DLManagedTensor *self) {
+  counts[DELETED]++;
+  free(self->dl_tensor.shape);
+  self->dl_tensor.shape = NULL;
+}
+
+static void delete_all(DLManagedTensorVersioned *self) {
+  counts[DELETED]++;
+  free(self->manager_ctx);
+}
+
+/* Fills the caller's struct with the library's own memory; nothing for 0. */
+EXPORT int32_t calls_fill(int32_t is_there, DLManagedTensor *out) {
+  if (!is_there) return 1;
+  int64_t *shape = malloc(sizeof *shape);
+  if (shape == NULL) return 1;
+  counts[MADE]++;
+  *shape = 3;
+  out->dl_tensor = own_tensor;
+  out->dl_tensor.shape = shape;
+  out->deleter = delete_axes;
+  return 0;
+}
+
+EXPORT int32_t calls_fill_versioned(int32_t length,
+                                    DLManagedTensorVersioned *out) {
+  Block *block = block_new(length);
+  if (block == NULL) return 1;
+  *out = (DLManagedTensorVersioned){.version = {1, 0},
+                                    .manager_ctx = block,
+                                    .deleter = delete_all,
+                                    .dl_tensor = block_tensor(block)};
+  return 0;
+}
+
+EXPORT int32_t calls_fill_when(DLManagedTensor *out, Gate *gate) {
+  wait_for(gate);
+  return calls_fill(1, out);
+}
+
+/* Makes as many tensors, of lengths 1, 2, 3, …, as there are cells. */
+EXPORT void calls_make_many(DLManagedTensor **outs, int32_t count) {
+  for (int32_t i = 0; outs != NULL && i < count; i++) {
+    outs[i] = calls_make_legacy(i + 1);
+  }
+}
+
+/* Says where the struct is that it takes over, and deletes it. */
+EXPORT double calls_consume_maybe(DLManagedTensor *managed) {
+  return managed == NULL ? -1 : calls_consume_legacy(managed);
 }

@@ -115,6 +115,102 @@ const symbols = {
     result: "DLManagedTensor*",
     optional: true,
   },
+  // Every row of the table of C prototypes.
+  calls_look: {
+    parameters: ["borrowed DLManagedTensor*?", "buffer"],
+    result: "void",
+  },
+  calls_look_versioned: {
+    parameters: ["borrowed DLManagedTensorVersioned *", "buffer"],
+    result: "void",
+  },
+  calls_sum_const: {
+    name: "calls_sum",
+    parameters: ["const DLTensor *"],
+    result: "f64",
+  },
+  calls_sum_maybe: { parameters: ["DLTensor*?"], result: "f64" },
+  calls_sum_borrowed: {
+    parameters: ["borrowed DLManagedTensor*"],
+    result: "f64",
+  },
+  calls_sum_borrowed_when: {
+    parameters: ["borrowed DLManagedTensor*", "buffer"],
+    result: "f64",
+    nonblocking: true,
+  },
+  calls_sum_all: { parameters: ["DLTensor**", "i32"], result: "f64" },
+  calls_sum_all_maybe: {
+    name: "calls_sum_all",
+    parameters: ["DLTensor**?", "i32"],
+    result: "f64",
+  },
+  calls_sum_all_when: {
+    parameters: ["DLTensor**", "i32", "buffer"],
+    result: "f64",
+    nonblocking: true,
+  },
+  calls_sum_memory: { parameters: ["data*", "i32", "i32"], result: "f64" },
+  calls_sum_memory_maybe: {
+    name: "calls_sum_memory",
+    parameters: ["data*?", "i32", "i32"],
+    result: "f64",
+  },
+  calls_sum_in_order: {
+    name: "calls_sum_memory",
+    parameters: ["contiguous data*", "i32", "i32"],
+    result: "f64",
+  },
+  calls_sum_memory_when: {
+    parameters: ["data*", "i32", "buffer"],
+    result: "f64",
+    nonblocking: true,
+  },
+  calls_address: { parameters: ["data*"], result: "u64" },
+  calls_own: { parameters: ["i32"], result: "DLTensor*" },
+  calls_own_writable: {
+    name: "calls_own",
+    parameters: ["i32"],
+    result: "DLTensor *",
+    writable: true,
+  },
+  calls_own_when: {
+    parameters: ["buffer"],
+    result: "DLTensor*",
+    nonblocking: true,
+  },
+  calls_own_set: { parameters: ["i32", "f32"], result: "void" },
+  calls_own_get: { parameters: ["i32"], result: "f32" },
+  calls_make_writable: {
+    name: "calls_make_legacy",
+    parameters: ["i32"],
+    result: "DLManagedTensor*",
+    writable: true,
+  },
+  calls_fill: { parameters: ["i32", "out DLManagedTensor*"], result: "i32" },
+  calls_fill_writable: {
+    name: "calls_fill",
+    parameters: ["i32", "out DLManagedTensor*"],
+    result: "i32",
+    writable: true,
+  },
+  calls_fill_versioned: {
+    parameters: ["i32", "out DLManagedTensorVersioned*"],
+    result: "i32",
+  },
+  calls_fill_when: {
+    parameters: ["out DLManagedTensor*", "buffer"],
+    result: "i32",
+    nonblocking: true,
+  },
+  calls_make_many: {
+    parameters: ["DLManagedTensor**?", "i32"],
+    result: "void",
+  },
+  calls_consume_maybe: {
+    parameters: ["taken DLManagedTensor*?"],
+    result: "f64",
+  },
 } as const;
 
 /** The compiled library. */
