@@ -1,6 +1,12 @@
 /** Runs every example as a user does, and looks at what it prints. */
 
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { dlopen, fromDlpack } from "@dlpack/deno";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { askPython, pythonPath } from "../examples/python.ts";
 import { compile } from "./native/cc.ts";
 import { skipped } from "./skipped.ts";
@@ -49,6 +55,27 @@ Deno.test("A C compiler that is not there is named in one line", () => {
     if (before === undefined) Deno.env.delete("CC");
     else Deno.env.set("CC", before);
   }
+});
+
+Deno.test("The guide for your own library shows the C that is compiled", async () => {
+  const guide = await Deno.readTextFile(
+    new URL("../examples/your_own_library.md", import.meta.url),
+  );
+  const source = new URL("../examples/native/matrix.c", import.meta.url);
+  const [, shown] = /```c\n([^]*?)```/.exec(guide)!;
+  assertEquals(shown, await Deno.readTextFile(source));
+  assert(shown!.split("\n").length <= 24);
+  using lib = dlopen(compile(source, "matrix"), {
+    matrix_new: {
+      parameters: ["i64", "i64"],
+      result: "DLManagedTensorVersioned*",
+    },
+  });
+  using matrix = fromDlpack(lib.symbols.matrix_new(200n, 300n)!, {
+    dtype: "float32",
+  });
+  assertEquals([matrix.shape, matrix.strides], [[200, 300], [300, 1]]);
+  assertEquals(matrix.assign(1).copy().data, new Float32Array(60_000).fill(1));
 });
 
 for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts"]) {

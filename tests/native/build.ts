@@ -9,7 +9,7 @@ import { compile } from "./cc.ts";
 
 try {
   compile(new URL("./fixture.c", import.meta.url), "fixture");
-  for (const name of ["field", "filter"]) {
+  for (const name of ["field", "filter", "matrix"]) {
     const source = `../../examples/native/${name}.c`;
     const library = compile(new URL(source, import.meta.url), name);
     const asInDocs = new URL(`./${name}.so`, library);
