@@ -2,24 +2,26 @@
  * `numpy.from_dlpack` for Deno: tensors of native libraries as typed, strided
  * views of the same memory.
  *
- * A script opens a C or C++ library, gets a
- * `DLManagedTensor*` or `DLManagedTensorVersioned*` from it, and
+ * A script opens a C or C++ library with {@linkcode dlopen}, calls a function
+ * that returns a `DLManagedTensor*` or `DLManagedTensorVersioned*`, and
  * {@linkcode fromDlpack} turns that into a {@linkcode Tensor}: no copy, the
- * rules of NumPy, and the memory given back to the library exactly once.
- * It runs with full `--allow-ffi`.
+ * rules of NumPy, and the memory given back to the library exactly once. It
+ * requires full `--allow-ffi`.
  *
  * ```ts
- * import { DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+ * import { dlopen, fromDlpack } from "@dlpack/deno";
  *
- * // Any library's function that returns a DLManagedTensorVersioned* will do;
- * // here JavaScript's own memory stands in for one.
- * const image = Tensor.from(new Uint8Array(2 * 3 * 3), [2, 3, 3]);
- * const pointer = image.__dlpack__({ maxVersion: [1, 3] }).take();
- *
- * using t = fromDlpack(new DlpackCapsule(pointer, "dltensor_versioned"));
- * console.log(t.dtype, t.shape, t.strides); // uint8 [2, 3, 3] [9, 3, 1]
- * t.set(1, 2, 0, 255); // the library sees it
- * console.log(t.slice(null, null, 0)); // one channel, still no copy
+ * using lib = dlopen("./build/matrix.so", {
+ *   matrix_new: {
+ *     parameters: ["i64", "i64"], // rows, columns
+ *     result: "DLManagedTensorVersioned*",
+ *   },
+ * });
+ * const capsule = lib.symbols.matrix_new(2n, 3n);
+ * if (capsule === null) throw new Error("No memory");
+ * using t = fromDlpack(capsule, { dtype: "float32" });
+ * t.set(1, 2, 255); // the library's own memory
+ * console.log(t.transpose()); // another view of it, still no copy
  * ```
  *
  * @module

@@ -13,7 +13,7 @@ import type { FlagSpec, TensorSpec } from "./write.ts";
 /** The two structs of `dlpack.h`, by the name of their Python capsules. */
 export type ManagedName = "dltensor" | "dltensor_versioned";
 
-/** What a managed tensor says of itself, as it lies there, unchecked. */
+/** What a managed tensor says of itself, unchecked. */
 export interface Header {
   /** The major version; of the legacy struct 0. */
   readonly major: number;

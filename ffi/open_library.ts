@@ -46,14 +46,10 @@ function places(path: string | URL): (string | URL)[] {
   }
   const name = String(path);
   if (!isBareName(name)) return [name];
-  switch (Deno.build.os) {
-    case "windows":
-      return [`${name}.dll`, name];
-    case "darwin":
-      return [`lib${name}.dylib`, name];
-    default:
-      return [`lib${name}.so`, name];
-  }
+  if (Deno.build.os === "windows") return [`${name}.dll`, name];
+  const suffix = Deno.build.os === "darwin" ? "dylib" : "so";
+  const prefixed = [`lib${name}.${suffix}`, name];
+  return name.startsWith("lib") ? [`${name}.${suffix}`, ...prefixed] : prefixed;
 }
 
 /** Whether it is neither a path nor a file's name. */

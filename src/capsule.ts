@@ -69,7 +69,7 @@ export interface DlpackExporter {
   __dlpack_device__(): readonly [type: number, id: number];
 }
 
-/** What a capsule may be told beside the struct. */
+/** What a capsule knows beside the struct. */
 export interface CapsuleOptions {
   /**
    * The stream on which the memory of a device is being written, numbered as in
@@ -87,7 +87,7 @@ export interface CapsuleOptions {
   writable?: boolean;
 }
 
-/** What {@linkcode DlpackCapsule.borrow} is told beside the struct. */
+/** What {@linkcode DlpackCapsule.borrow} takes beside the struct. */
 export interface BorrowOptions extends CapsuleOptions {
   /**
    * What must live for as long as the memory is used: a `Tensor` or
@@ -97,7 +97,7 @@ export interface BorrowOptions extends CapsuleOptions {
   keepAlive?: unknown;
 }
 
-/** What {@linkcode DlpackCapsule.from} is told of memory. */
+/** How {@linkcode DlpackCapsule.from} describes memory. */
 export interface MemoryOptions {
   /** The data type. */
   dtype: DType;
@@ -369,8 +369,8 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * The data type's name.
    *
    * @throws {BufferError} As {@linkcode fromDlpack} would, whatever the device:
-   * when the struct is bad, or the dtype none of this module's. The capsule stays
-   * as it is.
+   * when the struct is bad, or this module has no such dtype. The capsule stays as
+   * it is.
    */
   get dtype(): DType {
     return this.#look().info.name;

@@ -292,7 +292,7 @@ function resolveRange(
 }
 
 /**
- * Reorders the axes; none given: reversed, as NumPy's `x.T`.
+ * Reorders the axes; none given: all reversed, as NumPy's `x.T`.
  *
  * @throws {RangeError} When the axes are not a permutation.
  */

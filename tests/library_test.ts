@@ -854,10 +854,12 @@ Deno.test({
         `import { dlopen } from ${
           JSON.stringify(new URL("../mod.ts", import.meta.url).href)
         };
-        using lib = dlopen("named", {
-          calls_add: { parameters: ["i32", "i32"], result: "i32" },
-        });
-        if (lib.symbols.calls_add(1, 2) !== 3) Deno.exit(1);`,
+        for (const name of ["named", "libnamed"]) {
+          using lib = dlopen(name, {
+            calls_add: { parameters: ["i32", "i32"], result: "i32" },
+          });
+          if (lib.symbols.calls_add(1, 2) !== 3) Deno.exit(1);
+        }`,
       ],
       env: { LD_LIBRARY_PATH: directory },
     }).outputSync();

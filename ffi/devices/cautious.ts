@@ -43,7 +43,7 @@ let cautious: Read | null | undefined;
 /**
  * Reads memory that may not be there. Systems that cannot tell are believed to
  * have it: there a wrong address ends the process, unless it is a small number,
- * which is no address anywhere.
+ * which is an address on no system.
  *
  * @param address Of the first byte.
  * @param length How many.

@@ -194,7 +194,7 @@ const hints: Readonly<Record<number, string>> = {
   35: "update the driver",
   100: "check that nvidia-smi lists a GPU",
   101: "check that nvidia-smi lists that GPU",
-  400: "the stream is none of CUDA's",
+  400: "CUDA knows no such stream",
   700: "a kernel of the library that made the tensor went wrong before",
   803: "driver and kernel module differ; restart the machine",
   999: "check that nvidia-smi works",

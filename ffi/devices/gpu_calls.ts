@@ -76,7 +76,7 @@ export class GpuCalls {
   }
 
   /**
-   * Checks that memory has so many bytes: in one allocation, or in neighbours
+   * Checks that memory has the bytes that it should: in one allocation, or in neighbours
    * that touch.
    *
    * @param endAt The end of the allocation at an address, or `null`.

@@ -33,7 +33,7 @@ export function runtimeOf(type: number): DeviceRuntime | undefined {
  * @param type The `DLDeviceType`.
  * @param runtime How to reach its memory; `null` forgets what was registered.
  * @throws {TypeError} When `runtime` has no `open()`, or the type is a host's
- * memory, or none of DLPack's.
+ * memory, or DLPack has no such device.
  *
  * @example Reach memory through a library of your own
  * ```ts

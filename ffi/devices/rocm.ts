@@ -186,9 +186,9 @@ const hints: Readonly<Record<number, string>> = {
   35: "update the driver",
   100: "check that rocminfo lists a GPU",
   101: "check that rocminfo lists the GPU",
-  400: "the stream is none of ROCm's",
+  400: "ROCm knows no such stream",
   700: "a kernel of the library that made the tensor went wrong before",
-  709: "the stream is none of ROCm's, or its device was reset",
+  709: "ROCm knows no such stream, or its device was reset",
 };
 
 /** `hipMemcpyKind`. */

@@ -34,7 +34,7 @@ import {
 /** Makes all elements of `into` from those of `from`. */
 export type Kernel = (from: TypedArray, into: TypedArray) => void;
 
-/** Between two kernels there are so many elements, at most: few enough for the cache. */
+/** The most elements between two kernels: few enough for the cache. */
 export const CHUNK = 4096;
 
 /** As typed arrays convert numbers: by a loop of V8's own. */

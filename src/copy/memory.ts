@@ -16,7 +16,7 @@ import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
 
 /**
- * A typed array for so many elements, each of which must be written: it may
+ * A typed array for a number of elements, each of which must be written: it may
  * hold what was copied before.
  *
  * @throws {BufferError} `"copy"` when there is no memory for it.

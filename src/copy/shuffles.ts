@@ -35,7 +35,7 @@ function vectorsOf(count: number, distance: number = VECTOR): Value[] {
   return Array.from({ length: count }, (_, i) => load.v128(i * distance));
 }
 
-/** How far apart in a chunk so many planes are. */
+/** How far apart in a chunk the planes are. */
 function planeBytes(planes: number): number {
   return Math.floor(CHUNK_BYTES / planes / VECTOR) * VECTOR;
 }

@@ -24,12 +24,12 @@ export function packingOf({ bits }: DTypeInfo, isPacked: boolean): Packing {
   return { bits: 8 * Math.ceil(bits / 8), group: 1 };
 }
 
-/** The bytes of so many elements; the last one may end within a byte. */
+/** The bytes of that many elements; the last one may end within a byte. */
 export function bytesOf({ bits }: Packing, size: number): number {
   return Math.ceil(size * bits / 8);
 }
 
-/** Entries of the typed array that so many elements take. */
+/** The entries of the typed array that a number of elements take. */
 export function entriesOf(
   info: DTypeInfo,
   isPacked: boolean,

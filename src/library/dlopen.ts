@@ -51,12 +51,13 @@ import type {
  * as these cannot say. If you know better, say `writable: true` for the symbol.
  *
  * **Nonblocking** functions give promises. What is lent to one stays alive
- * until its promise settles, also when it was disposed, and so does what was
- * given as `"buffer"`; do not transfer the ArrayBuffer of a tensor meanwhile.
+ * until its promise settles, even if it is disposed meanwhile, and so does what
+ * was given as `"buffer"`. Do not transfer the ArrayBuffer of a tensor meanwhile.
  *
  * @param path Where the library is: a path or a `file:` URL as it is, or a bare
  * name to look for where the system looks, also as the platform spells it:
- * `"foo"` finds `libfoo.so`, `libfoo.dylib` or `foo.dll`.
+ * `"foo"` and `"libfoo"` find `libfoo.so` or `libfoo.dylib`, and `"foo"` finds
+ * `foo.dll`.
  * @param symbols What to use of it.
  * @returns The open library. Best declared with `using`: it closes at the end,
  * when the last of its tensors is gone.

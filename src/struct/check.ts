@@ -37,8 +37,8 @@ function isOldBool(
 }
 
 /**
- * Reads a struct and checks it. All in one function, as V8 does not join so many
- * by itself, and every import comes through here.
+ * Reads a struct and checks it. All in one function: V8 does not inline that
+ * many by itself, and every import comes through here.
  *
  * @param header What was read of it last.
  * @param name Which struct it is.

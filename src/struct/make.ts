@@ -40,7 +40,7 @@ export interface Made {
   readonly bytes: number;
 }
 
-/** What `DlpackCapsule.from` is told of memory. */
+/** How `DlpackCapsule.from` describes memory. */
 export interface MemoryDescription {
   readonly dtype: DType;
   readonly shape: readonly (number | bigint)[];

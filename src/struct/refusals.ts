@@ -37,7 +37,7 @@ export function tooManyAxes({ ndim, lanes }: Header): BufferError {
   );
 }
 
-/** Its device is none of DLPack's. */
+/** DLPack has no such device. */
 export function unknownDevice({ deviceType }: Header): BufferError {
   return new BufferError(
     "device",
@@ -55,7 +55,7 @@ export function noLanes(header: Header): BufferError {
   );
 }
 
-/** Its dtype is none of this module's. */
+/** This module has no such dtype. */
 export function unknownDType(header: Header): BufferError {
   return new BufferError(
     "dtype",

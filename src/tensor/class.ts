@@ -736,7 +736,7 @@ export class Tensor<D extends DType = DType>
    * `set`.
    *
    * @param dtype The dtype to ask for.
-   * @returns Whether it has it.
+   * @returns Whether it is the tensor's.
    *
    * @example Numbers, not bigints
    * ```ts

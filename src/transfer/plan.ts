@@ -225,7 +225,7 @@ function* positions(
   }
 }
 
-/** How many elements fit into so many bytes; they are whole bytes. */
+/** How many elements fit into a number of bytes; together they are whole bytes. */
 export function elementsIn(
   { bits, group }: Packing,
   bytes: number,

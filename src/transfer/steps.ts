@@ -1,6 +1,6 @@
 /**
- * Work in steps, so that the same code can run at once, or piece by piece
- * beside other things.
+ * Work in steps, so that the same code can run at once, or piece by piece with
+ * turns of the event loop between.
  *
  * @module
  */

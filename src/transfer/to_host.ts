@@ -135,7 +135,7 @@ export function* putInOrder(
   }
 }
 
-/** Parts of so many elements or fewer, in C order. */
+/** Parts of at most `most` elements, in C order. */
 function* partsOf(
   layout: Layout,
   most: number,

@@ -242,7 +242,7 @@ const PARAMETERS = 3;
 
 const from: Value = { type: "i32", code: [LOCAL_GET, FROM], operands: [] };
 
-/** Loads a value of a block, from so many bytes behind its start. */
+/** Loads a value of a block, a number of bytes behind its start. */
 export const load = {
   i32: (at = 0): Value => i32.load(from, at),
   u8: (at = 0): Value => i32.load8_u(from, at),
