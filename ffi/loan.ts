@@ -43,6 +43,8 @@ export class Loan {
   readonly data: bigint;
   /** From `data` to that element, where `data` is a handle, in bytes. */
   readonly byteOffset: bigint;
+  /** Whether there is a `byteOffset`. */
+  readonly isInside: boolean;
   /** Whether elements of fewer than 8 bits have a byte each. */
   readonly isPadded: boolean;
   /** Whether the elements lie in C order without gaps. */
@@ -70,6 +72,7 @@ export class Loan {
         this.data =
           0n;
       this.byteOffset = 0n;
+      this.isInside = false;
       this.isPadded = false;
       this.isContiguous = true;
       this.#owner = null;
@@ -105,6 +108,7 @@ export class Loan {
     this.legacy = address + BigInt(legacyAt);
     this.data = spec.data;
     this.byteOffset = spec.byteOffset;
+    this.isInside = spec.byteOffset !== 0n;
     this.isPadded = spec.isPadded;
     this.#owner = kept !== null && !ArrayBuffer.isView(kept) ? kept : null;
     this.#kept = [struct, ArrayBuffer.isView(kept) ? kept : null];

@@ -139,8 +139,10 @@ function compileBorrower(
   give: ((pointer: unknown) => unknown) | null,
 ): Callable | null {
   const { symbol, parameters } = signature;
-  const lend = (value: unknown, index: number): Loan =>
-    beginLoan(value, parameters[index]!);
+  const other = (value: unknown, index: number): Loan =>
+    otherLoan(value, parameters[index]!);
+  const check = (value: unknown, loan: Loan, index: number): void =>
+    checkLoan(value, loan, parameters[index]!);
   const all = [...parameters.keys()];
   const lent = all.filter((i) => parameters[i]!.kind !== "native");
   const args = parameters.map((parameter, i) =>
@@ -150,13 +152,20 @@ function compileBorrower(
       ? `loan${i}.data`
       : `arg${i}`
   );
+  // beginLoan, without calls where there is nothing to be said.
+  const begin = (i: number): string => {
+    const doubt = doubtOf(parameters[i]!, `loan${i}`);
+    return `loan${i} = loanOf(arg${i}) ?? other(arg${i}, ${i});
+        loan${i}.begin();
+        ${doubt === "" ? "" : `if (${doubt}) check(arg${i}, loan${i}, ${i});`}`;
+  };
   const names = all.map((i) => `arg${i}`).join(", ");
   const call = `native(${args.join(", ")})`;
   const text = `return (${names}) => {
       library.enter(symbol);
       ${lent.map((i) => `let loan${i};`).join(" ")}
       try {
-        ${lent.map((i) => `loan${i} = lend(arg${i}, ${i});`).join(" ")}
+        ${lent.map(begin).join("\n")}
         return ${give === null ? call : `give(${call})`};
       } catch (error) {
         throw explain(error, [${names}]);
@@ -166,14 +175,15 @@ function compileBorrower(
       }
     };`;
   const compiled = compile(
-    ["native", "library", "symbol", "lend", "give", "explain"],
+    [...["native", "library", "symbol", "give", "explain"], ...lenders],
     text,
   );
   if (compiled === null) return null;
   library.whenOver(compiled.giveBack);
   const explain = (error: unknown, args: unknown[]): unknown =>
     explained(error, args, signature);
-  return compiled.make(native, library, symbol, lend, give, explain);
+  const named = [native, library, symbol, give, explain];
+  return compiled.make(...named, loanOf, other, check);
 }
 
 /** Deno's word on an argument names neither the function nor the parameter. */
@@ -198,6 +208,20 @@ function explained(
 /** What is lent where an argument is `null`. */
 let nothing: Loan | undefined;
 
+/** What the text of a borrower names to lend tensors. */
+const lenders = ["loanOf", "other", "check"];
+
+/** When {@linkcode checkLoan} has something to say, in JavaScript. */
+function doubtOf(parameter: Parameter, loan: string): string {
+  if (parameter.kind === "data") {
+    const inside = `${loan}.isInside`;
+    return parameter.isInOrder ? `${inside} || !${loan}.isContiguous` : inside;
+  }
+  const saysPadding = parameter.kind === "lent" &&
+    parameter.as === "versioned";
+  return saysPadding ? "" : `${loan}.isPadded`;
+}
+
 /**
  * Lends a tensor until the loan's `end`.
  *
@@ -205,14 +229,27 @@ let nothing: Loan | undefined;
  * @throws {BufferError} When the struct cannot say what it is.
  */
 function beginLoan(value: unknown, parameter: Parameter): Loan {
-  const loan = loanOf(value) ??
-    (value instanceof DlpackCapsule
-      ? loanOfCapsule(value)
-      : loanOfOthers(value, parameter));
+  const loan = loanOf(value) ?? otherLoan(value, parameter);
+  loan.begin();
+  try {
+    checkLoan(value, loan, parameter);
+  } catch (error) {
+    loan.end();
+    throw error;
+  }
+  return loan;
+}
+
+function checkLoan(value: unknown, loan: Loan, parameter: Parameter): void {
   if (parameter.kind === "data") checkData(value, loan, parameter);
   else if (loan.isPadded) checkPadding(parameter);
-  loan.begin();
-  return loan;
+}
+
+/** A capsule's, NULL's, or that of what another copy of this module made. */
+function otherLoan(value: unknown, parameter: Parameter): Loan {
+  return value instanceof DlpackCapsule
+    ? loanOfCapsule(value)
+    : loanOfOthers(value, parameter);
 }
 
 /** NULL, or what another copy of this module made. */
@@ -251,15 +288,15 @@ function capsuleOfOther(
 function checkData(
   value: unknown,
   loan: Loan,
-  { where, ...parameter }: Parameter & { kind: "data" },
+  { where, isInOrder }: Parameter & { kind: "data" },
 ): void {
-  if (parameter.isInOrder && !loan.isContiguous && value !== null) {
+  if (isInOrder && !loan.isContiguous && value !== null) {
     throw new TypeError(
       `Cannot pass a tensor that is not in C order to ${where}: pass copy() of ` +
         "it",
     );
   }
-  if (loan.byteOffset !== 0n) {
+  if (loan.isInside) {
     throw new BufferError(
       "layout",
       `Cannot pass a tensor to ${where}: it begins ${loan.byteOffset} bytes ` +
@@ -268,8 +305,9 @@ function checkData(
   }
 }
 
-function checkPadding({ where, ...parameter }: Parameter): void {
+function checkPadding(parameter: Parameter): void {
   if (parameter.kind === "lent" && parameter.as === "versioned") return;
+  const { where } = parameter;
   throw new BufferError(
     "dtype",
     `Cannot pass padded elements of fewer than 8 bits to ${where}: only a ` +

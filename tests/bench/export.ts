@@ -5,7 +5,8 @@
  *
  * An export is made and its deleter called, as by a consumer that takes it and
  * lets it go. A borrowing call is compared with Deno's own call of the same
- * function, given the address of a struct made beforehand.
+ * function, given pointers to structs made beforehand, and with one that is
+ * given typed arrays. The function that takes three does nothing with them.
  *
  * @module
  */
@@ -14,7 +15,7 @@ import { VERSIONED } from "../../ffi/abi.ts";
 import { dlopen, DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
 import { compile } from "../native/cc.ts";
 import { compare, type Contender, PythonPeer, type Row } from "./harness.ts";
-import { initProducer, producer } from "./producer.ts";
+import { initProducer, producer, producerLibrary } from "./producer.ts";
 import {
   type Loop,
   measureLoop,
@@ -36,6 +37,40 @@ const plain = Deno.dlopen(library, {
 const borrowing = dlopen(library, {
   calls_sum: { parameters: ["DLTensor*"], result: "f64" },
 }).symbols.calls_sum;
+
+const plainThree = Deno.dlopen(producerLibrary, {
+  pointers: {
+    name: "bench_three",
+    parameters: ["pointer", "pointer", "pointer"],
+    result: "i32",
+  },
+  arrays: {
+    name: "bench_three",
+    parameters: ["buffer", "buffer", "buffer"],
+    result: "i32",
+  },
+}).symbols;
+
+/** What three tensors are lent as. */
+const lent = [
+  "DLTensor*",
+  "borrowed DLManagedTensor*",
+  "borrowed DLManagedTensorVersioned*",
+  "data*",
+] as const;
+
+/** Lends the same three tensors again and again. */
+function callerOfThree(
+  type: (typeof lent)[number],
+  [a, b, c]: readonly [Tensor, Tensor, Tensor],
+): Loop {
+  const three = dlopen(producerLibrary, {
+    bench_three: { parameters: [type, type, type], result: "i32" },
+  }).symbols.bench_three;
+  return (count) => {
+    for (let i = 0; i < count; i++) sum += three(a, b, c);
+  };
+}
 
 function exporter(tensor: Tensor, copy: boolean): Loop {
   const request = { maxVersion: [1, 0], copy: copy ? true : null } as const;
@@ -82,8 +117,26 @@ async function main(args: readonly string[]): Promise<void> {
     ["a call with a DLTensor*, native memory", caller(native)],
     ["a call with a DLTensor*, JavaScript's memory", caller(own)],
   ];
-  for (const [, loop] of [...exports, ...calls]) loop(30_000);
-  plainly(30_000);
+  const three = [native, own, Tensor.from(new Float32Array(3))] as const;
+  const callsOfThree = lent.map((type): [name: string, loop: Loop] => [
+    `a call with three ${type}`,
+    callerOfThree(type, three),
+  ]);
+  const arrays = [native.data, own.data, new Float32Array(3)] as const;
+  const withPointers: Loop = (count) => {
+    const { pointers } = plainThree;
+    for (let i = 0; i < count; i++) sum += pointers(pointer, pointer, pointer);
+  };
+  const withArrays: Loop = (count) => {
+    const [a, b, c] = arrays;
+    for (let i = 0; i < count; i++) {
+      sum += plainThree.arrays(a as BufferSource, b, c);
+    }
+  };
+  const loops = [...exports, ...calls, ...callsOfThree].map(([, loop]) => loop);
+  for (const loop of [...loops, plainly, withPointers, withArrays]) {
+    loop(30_000);
+  }
 
   const rows: Row[] = [];
   const row = async (
@@ -102,6 +155,12 @@ async function main(args: readonly string[]): Promise<void> {
   }
   for (const [name, loop] of calls) {
     await row("call", name, loop, { deno: () => measureLoop(plainly, turn) });
+  }
+  for (const [name, loop] of callsOfThree) {
+    await row("call", name, loop, {
+      deno: () => measureLoop(withPointers, turn),
+      deno_arrays: () => measureLoop(withArrays, turn),
+    });
   }
   native[Symbol.dispose]();
   if (!(sum > 0)) throw new Error("Nothing was called");

@@ -88,3 +88,8 @@ EXPORT void bench_free(void *memory) { free(memory); }
 
 /* How often the deleter ran. */
 EXPORT uint64_t bench_deleted(void) { return deleted; }
+
+/* How many of three pointers are there: a function that does nothing much. */
+EXPORT int32_t bench_three(const void *a, const void *b, const void *c) {
+  return (a != NULL) + (b != NULL) + (c != NULL);
+}

@@ -188,8 +188,8 @@ export function summaryOf({ machine, rows }: Results): string {
     );
   const conversions = rows.filter(({ group }) => group.startsWith("astype"))
     .map(ratioOf);
-  const calls = rows.filter(({ group }) => group === "call")
-    .map(({ ours_ns, peers }) => ours_ns / peers["deno_ns"]!);
+  const calls = rows.filter(({ peers }) => "deno_arrays_ns" in peers)
+    .map(({ ours_ns, peers }) => ours_ns / peers["deno_arrays_ns"]!);
   return `
 How many times as fast as NumPy ${machine["numpy"]}, on an ${
     machine["processor"]
@@ -206,8 +206,10 @@ ${times(slowest(conversions).ratio)} to ${
 ${
     numpy(find("export", "export and release, native memory"))
   }. A loop over \`data\` is as fast
-as over any typed array, and a call with a \`DLTensor*\` takes
-${times(Math.max(...calls))} of what a plain FFI call does.
+as over any typed array, and a call with three tensors takes
+${
+    times(Math.max(...calls))
+  } of what a plain FFI call with three typed arrays does.
 [All figures](tests/bench/README.md): \`deno task bench\`.
 `;
 }
@@ -252,11 +254,17 @@ struct by hand, without a check.
 
 ${
     table(
-      ["to native code", "NumPy", "a plain call of Deno"],
+      [
+        "to native code",
+        "NumPy",
+        "a plain call with pointers",
+        "a plain call with typed arrays",
+      ],
       exports.map(({ name, ours_ns, peers }) => [
         name,
         ratioTo(ours_ns, peers["numpy_ns"]),
         ratioTo(ours_ns, peers["deno_ns"]),
+        ratioTo(ours_ns, peers["deno_arrays_ns"]),
       ]),
     )
   }
