@@ -647,7 +647,7 @@ Deno.test("copy says how much memory there is not", () => {
   const error = assertThrows(
     () => huge.copy(),
     BufferError,
-    "Cannot copy a tensor of 1125899906842624 uint8 elements: there is no " +
+    "Cannot make a tensor of 1125899906842624 uint8 elements: there is no " +
       "memory for 1125899906842624 bytes",
   );
   assertEquals(error.code, "copy");

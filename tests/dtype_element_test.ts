@@ -501,13 +501,20 @@ Deno.test("set refuses a value of another kind", () => {
       "{ re, im } with two numbers",
     ],
   ];
+  const named = (value: unknown): string =>
+    value === null || value === undefined
+      ? String(value)
+      : typeof value === "object"
+      ? "an object"
+      : `a ${typeof value}`;
   for (const [dtype, data, wrong, wanted] of cases) {
     const t = Tensor.from(data, [1], { dtype });
+    const a = dtype.startsWith("int") ? "an" : "a";
     for (const value of wrong) {
       assertThrows(
         () => t.set(0, value as never),
         TypeError,
-        `Cannot set an element of a ${dtype} tensor to a ${typeof value}: ` +
+        `Cannot set an element of ${a} ${dtype} tensor to ${named(value)}: ` +
           `pass ${wanted}`,
       );
     }

@@ -18,6 +18,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import { bytesOf } from "./helpers.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
+import { Random } from "./random.ts";
 
 /** 0, 1, …, 5 as float32. */
 const six = Float32Array.from({ length: 6 }, (_, i) => i);
@@ -425,6 +426,119 @@ Deno.test("iterating goes over the first axis", () => {
     TypeError,
     "Cannot iterate over a tensor without axes: use get()",
   );
+});
+
+Deno.test("an iterator can be left early, and has its helpers", () => {
+  const t = Tensor.from(six);
+  for (const ofFew of [t, t.slice([0, 3]), t.reshape([3, 2])]) {
+    const iterator = ofFew[Symbol.iterator]() as IteratorObject<unknown>;
+    assertEquals(Object.is(iterator[Symbol.iterator](), iterator), true);
+    for (const _ of iterator as Iterable<unknown>) break;
+    assertEquals([...iterator as Iterable<unknown>], []);
+    assertEquals(iterator.next(), { value: undefined, done: true });
+  }
+  const doubled = (t[Symbol.iterator]() as IteratorObject<number>)
+    .map((value) => 2 * value);
+  assertEquals([...doubled], [0, 2, 4, 6, 8, 10]);
+});
+
+for (const length of [3, 100]) {
+  Deno.test(`memory that goes during a loop over ${length} is noticed`, () => {
+    const values = new Float32Array(length).fill(1);
+    const native = fromDlpack(Tensor.from(values));
+    const own = Tensor.from(values).copy();
+    const moved = Tensor.from(values.slice());
+    const ends: [t: Tensor, end: () => void][] = [
+      [native, () => native[Symbol.dispose]()],
+      [own, () => own[Symbol.dispose]()],
+      [moved, () => structuredClone(0, { transfer: [moved.data.buffer] })],
+    ];
+    for (const [t, end] of ends) {
+      for (const looped of [t, t.reshape([length, 1])]) {
+        assertThrows(
+          () => {
+            let count = 0;
+            for (const _ of looped) if (++count === 2) end();
+          },
+          BufferError,
+          "Cannot use a tensor whose",
+        );
+      }
+    }
+  });
+}
+
+Deno.test("an element is read and written alike the first time and later", () => {
+  const indices = [0, 1, 2, -1, -2, -3, 3, -0, 0.5, NaN, 2 ** 31, 2 ** 32]
+    .concat([-(2 ** 32), Infinity]) as unknown[];
+  indices.push(0n, -1n, 7n, "0", null, undefined, true, {}, []);
+  const random = new Random();
+  const outcome = (run: () => unknown): unknown => {
+    try {
+      return run();
+    } catch (error) {
+      const { name, message } = error as Error;
+      return `${name}: ${message}`;
+    }
+  };
+  for (let run = 0; run < 3000; run++) {
+    const dtype = random.pick(dtypeNames);
+    const shape = Array.from(
+      { length: random.below(7) },
+      () => random.pick([1, 2, 3]),
+    );
+    const count = shape.reduce((a, b) => a * b, 1);
+    const { array, bits, kind } = dtypeByName(dtype)!;
+    const entries = kind === "complex"
+      ? 2 * count
+      : Math.ceil(count * Math.min(bits, 8) / 8);
+    const bytes = random.bytes(entries * array.BYTES_PER_ELEMENT);
+    const fresh = (readOnly = false): Tensor => {
+      const data = new array(bytes.slice().buffer);
+      return Tensor.from(data, shape, { dtype, readOnly }).transpose();
+    };
+    const right = shape.map(() => 0);
+    const element = fresh().get(...right);
+    const values = [element, 1, 1n, true, null, { re: 1, im: 2 }];
+    const warm = fresh();
+    warm.get(...right);
+    const readOnly = fresh(true);
+    readOnly.get(...right);
+    const kept = bytes.slice();
+    for (let i = 0; i < 10; i++) {
+      const index = shape.map(() =>
+        random.below(5) > 0 ? 0 : random.pick(indices)
+      ) as number[];
+      if (random.below(10) === 0) index.push(0);
+      if (random.below(10) === 0) index.pop();
+      assertEquals(
+        outcome(() => warm.get(...index)),
+        outcome(() => fresh().get(...index)),
+      );
+      const value = random.pick(values) as never;
+      const other = fresh();
+      assertEquals(
+        outcome(() => warm.set(...index, value)),
+        outcome(() => other.set(...index, value)),
+      );
+      assertEquals(
+        outcome(() => readOnly.set(...index, value)),
+        outcome(() => fresh(true).set(...index, value)),
+      );
+      assertEquals(bytesOf(warm.data), bytesOf(other.data));
+      bytes.set(bytesOf(warm.data));
+    }
+    assertEquals(bytesOf(readOnly.data), kept);
+    warm[Symbol.dispose]();
+    for (
+      const use of [
+        () => warm.get(...right),
+        () => warm.set(...right, element as never),
+      ]
+    ) {
+      assertEquals((assertThrows(use, BufferError)).code, "released");
+    }
+  }
 });
 
 Deno.test("console.log shows what the tensor is and its elements", () => {

@@ -6,7 +6,7 @@
  */
 
 import { copyElements } from "../copy/elements.ts";
-import { elementAccess } from "../dtype/element.ts";
+import { elementAccess, present } from "../dtype/element.ts";
 import type { Complex, DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { type Layout, walk } from "../layout.ts";
 
@@ -42,8 +42,14 @@ export function convertPlainly(from: Side, layout: Layout, into: Side): void {
   const read = elementAccess(from.info, from.isPacked);
   const write = elementAccess(into.info, into.isPacked);
   walk(layout, (at) => {
-    const element = read.get(from.data, at) as Element;
-    write.set(into.data, index++, convert(element, into.info));
+    const element = read.get(
+      from.data,
+      at,
+      from.data.length,
+      present,
+    ) as Element;
+    const converted = convert(element, into.info);
+    write.set(into.data, index++, into.data.length, present, converted);
   });
 }
 

@@ -26,6 +26,7 @@ import {
   checkElement,
   type ElementAccess,
   elementAccess,
+  present,
 } from "../dtype/element.ts";
 import { entriesOf, packingOf } from "../dtype/packing.ts";
 import type {
@@ -66,7 +67,9 @@ import {
   checkShapeOf,
 } from "./check.ts";
 import { formatArray } from "./format.ts";
-import { ArrayStorage, type Storage } from "./storage.ts";
+import { ElementIterator, RowIterator } from "./iterators.ts";
+import { placeOf, Reader } from "./reader.ts";
+import { ArrayStorage, FEW, type Storage } from "./storage.ts";
 
 export type { Range };
 
@@ -87,6 +90,10 @@ export interface TensorOptions<D extends DType = DType> {
 let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
 let lendTensor: (tensor: unknown) => Loan | null;
 let lookInto: (tensor: Tensor) => Elements & { readonly data: TypedArray };
+
+// What an overload's implementation takes nobody sees.
+// deno-lint-ignore no-explicit-any
+type Any = any;
 
 /** Only this file makes tensors by themselves. */
 const KEY = Symbol("Tensor.from()");
@@ -136,7 +143,8 @@ export class Tensor<D extends DType = DType>
   readonly #layout: Layout;
   #shape: readonly number[] | null = null;
   #strides: readonly number[] | null = null;
-  #access: ElementAccess | null = null;
+  /** Made when it is first needed: most tensors are not read by elements. */
+  #reader: Reader | null = null;
   /** The `DLTensor` of this view, once a native function has asked for it. */
   #loan: Loan | null = null;
 
@@ -388,9 +396,28 @@ export class Tensor<D extends DType = DType>
    * @throws {TypeError} When an index is no integer.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
-  get(...index: (number | bigint)[]): ElementOf<D> {
+  get(...index: (number | bigint)[]): ElementOf<D>;
+  get(i?: unknown, j?: unknown, k?: unknown, l?: unknown): unknown {
+    const reader = this.#reader;
+    if (reader !== null && arguments.length === reader.ndim) {
+      const { storage } = reader;
+      const at = placeOf(reader, i, j, k, l);
+      if (at >= 0) return reader.get(storage.live, at, reader.length, storage);
+    }
+    if (arguments.length > 4) {
+      // V8 makes no object of `arguments` as long as only entries are used.
+      const index: unknown[] = [];
+      for (let n = 0; n < arguments.length; n++) index.push(arguments[n]);
+      return this.#get(index);
+    }
+    return this.#get([i, j, k, l].slice(0, arguments.length));
+  }
+
+  #get(index: readonly unknown[]): unknown {
     const at = this.#indexOf(index, index.length);
-    return this.#storage.read(at, this.#elements) as ElementOf<D>;
+    const value = this.#storage.read(at, this.#elements);
+    this.#prepare();
+    return value;
   }
 
   /**
@@ -405,13 +432,54 @@ export class Tensor<D extends DType = DType>
    * @throws {BufferError} `"readonly"` when the tensor is, `"released"` when
    * the memory is gone.
    */
-  set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void {
+  set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void;
+  set(i?: Any, j?: Any, k?: Any, l?: Any, m?: Any, ..._: Any): void {
+    const reader = this.#reader;
+    if (reader !== null && arguments.length === reader.ndim + 1) {
+      const { storage, ndim } = reader;
+      const at = placeOf(reader, i, j, k, l);
+      const value = ndim === 1
+        ? j
+        : ndim === 2
+        ? k
+        : ndim === 3
+        ? l
+        : ndim === 4
+        ? m
+        : i;
+      if (at >= 0 && typeof value === reader.writable) {
+        return reader.set(storage.live, at, reader.length, storage, value);
+      }
+    }
+    if (arguments.length > 5) {
+      const args: unknown[] = [];
+      for (let n = 0; n < arguments.length; n++) args.push(arguments[n]);
+      return this.#set(args);
+    }
+    this.#set([i, j, k, l, m].slice(0, arguments.length));
+  }
+
+  #set(args: readonly unknown[]): void {
     const at = this.#indexOf(args, args.length - 1);
-    const { data, info } = this.#storage;
+    const storage = this.#storage;
+    const { data, info } = storage;
     this.#checkWritable();
     const value = args[args.length - 1];
     checkElement(info, value);
-    this.#elements.set(data, at, value);
+    this.#elements.set(data, at, data.length, storage, value);
+    this.#prepare();
+  }
+
+  get #elements(): ElementAccess {
+    const { info, isPacked } = this.#storage;
+    return elementAccess(info, isPacked);
+  }
+
+  /** The next access may be of the fast kind. */
+  #prepare(): void {
+    const storage = this.#storage;
+    if (this.#reader !== null || storage.live.length !== storage.length) return;
+    this.#reader = new Reader(storage, this.#layout);
   }
 
   #checkWritable(): void {
@@ -420,12 +488,6 @@ export class Tensor<D extends DType = DType>
       "readonly",
       "Cannot write to a read-only tensor: call copy() for one of your own",
     );
-  }
-
-  /** Found when it is first needed: most tensors are not read by elements. */
-  get #elements(): ElementAccess {
-    const { info, isPacked } = this.#storage;
-    return this.#access ??= elementAccess(info, isPacked);
   }
 
   #indexOf(index: readonly unknown[], count: number): number {
@@ -543,7 +605,7 @@ export class Tensor<D extends DType = DType>
     } else {
       checkElement(info, source);
       const one = new info.array(entriesOf(info, isPacked, 1));
-      this.#elements.set(one, 0, source);
+      this.#elements.set(one, 0, one.length, present, source);
       const layout = broadcastLayout(compactLayout([]), shape);
       from = { info, isPacked, data: one, layout };
     }
@@ -676,8 +738,11 @@ export class Tensor<D extends DType = DType>
   toArray(): NestedArray<ElementOf<D>> {
     const { shape, strides, offset } = this.#layout;
     const { data } = this.#storage;
+    const { length: entries } = data;
     const elements = this.#elements;
-    if (shape.length === 0) return elements.get(data, offset) as ElementOf<D>;
+    if (shape.length === 0) {
+      return elements.get(data, offset, entries, present) as ElementOf<D>;
+    }
     const nest = (axis: number, start: number): NestedArray<ElementOf<D>>[] => {
       const length = shape[axis]!;
       const stride = strides[axis]!;
@@ -688,7 +753,7 @@ export class Tensor<D extends DType = DType>
       const isLast = axis === shape.length - 1;
       for (let i = 0, at = start; i < length; i++, at += stride) {
         array[i] = isLast
-          ? elements.get(data, at) as ElementOf<D>
+          ? elements.get(data, at, entries, present) as ElementOf<D>
           : nest(axis + 1, at);
       }
       return array;
@@ -719,16 +784,29 @@ export class Tensor<D extends DType = DType>
    * @returns The iterator.
    * @throws {TypeError} When there are no axes.
    */
-  *[Symbol.iterator](): IterableIterator<ElementOf<D> | Tensor<D>> {
-    const { shape } = this.#layout;
-    if (shape.length === 0) {
+  [Symbol.iterator](): IterableIterator<ElementOf<D> | Tensor<D>>;
+  [Symbol.iterator](): unknown {
+    const storage = this.#storage;
+    const {
+      shape: [length, ...shape],
+      strides: [stride = 0, ...strides],
+      offset,
+    } = this.#layout;
+    if (length === undefined) {
       throw new TypeError(
         "Cannot iterate over a tensor without axes: use get()",
       );
     }
-    for (let i = 0; i < shape[0]!; i++) {
-      yield shape.length === 1 ? this.get(i) : this.slice(i);
+    if (shape.length === 0) {
+      // It is not worth to make `data` for a few.
+      if (length > FEW) void storage.data;
+      this.#prepare();
+      return new ElementIterator(length, (i) => this.get(i), this.#reader);
     }
+    return new RowIterator(length, (i) => {
+      storage.check();
+      return make(storage, { shape, strides, offset: offset + i * stride });
+    });
   }
 
   /**
@@ -1148,8 +1226,14 @@ function assignElements(
     const places: number[] = [];
     walk(into.layout, (at) => places.push(at));
     const elements: unknown[] = [];
-    walk(from.layout, (at) => elements.push(read.get(from.data, at)));
-    places.forEach((at, i) => write.set(into.data, at, elements[i]));
+    walk(
+      from.layout,
+      (at) => elements.push(read.get(from.data, at, from.data.length, present)),
+    );
+    const { data } = into;
+    places.forEach((at, i) =>
+      write.set(data, at, data.length, present, elements[i])
+    );
     return;
   }
   if (sharesMemory(spanOf(from), spanOf(into))) {

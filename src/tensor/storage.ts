@@ -2,7 +2,7 @@ import { addressOfArray, peek } from "../../ffi/memory.ts";
 import type { Owner } from "../../ffi/owner.ts";
 import { Hold } from "../capsule.ts";
 import { giveBack } from "../copy/memory.ts";
-import type { ElementAccess } from "../dtype/element.ts";
+import type { ElementAccess, Memory } from "../dtype/element.ts";
 import { entriesOf } from "../dtype/packing.ts";
 import type {
   DTypeInfo,
@@ -13,7 +13,7 @@ import { BufferError } from "../errors.ts";
 import type { Struct } from "../struct/types.ts";
 
 /** The memory behind a tensor and every view of it: one dtype, one `data`. */
-export interface Storage {
+export interface Storage extends Memory {
   /** The dtype. */
   readonly info: DTypeInfo;
   /** Whether elements of fewer than 8 bits share bytes. */
@@ -39,6 +39,13 @@ export interface Storage {
    * @throws {BufferError} `"released"` when the memory is gone.
    */
   show(): TypedArray;
+  /**
+   * `data`, or an array of another length than {@linkcode length} when it is
+   * gone or not made yet: for whoever compares them on every use.
+   */
+  readonly live: TypedArray;
+  /** The length of `data`. */
+  readonly length: number;
   /**
    * Reads one element, which for a few of them does not take `data`.
    *
@@ -72,6 +79,9 @@ export interface Storage {
   release(): void;
 }
 
+/** In the place of memory that is not there. */
+const GONE = new Uint8Array(0);
+
 /** What the script holds: the garbage collector must not take it. */
 const held = new Set<object>();
 
@@ -80,8 +90,9 @@ export class ArrayStorage implements Storage {
   readonly owner = null;
   readonly deviceType = 1;
   readonly deviceId = 0;
-  #data: TypedArray | null;
-  readonly #length: number;
+  live: TypedArray;
+  readonly length: number;
+  #isDisposed = false;
   /** Whether nobody else has seen the memory. */
   #isOurs: boolean;
   #address: bigint | null = null;
@@ -94,14 +105,14 @@ export class ArrayStorage implements Storage {
     data: TypedArray,
     isCopy: boolean,
   ) {
-    this.#data = data;
-    this.#length = data.length;
+    this.live = data;
+    this.length = data.length;
     this.#isOurs = isCopy;
   }
 
   get data(): TypedArray {
     this.check();
-    return this.#data!;
+    return this.live;
   }
 
   show(): TypedArray {
@@ -110,7 +121,7 @@ export class ArrayStorage implements Storage {
   }
 
   read(index: number, elements: ElementAccess): unknown {
-    return elements.get(this.data, index);
+    return elements.get(this.data, index, this.length, this);
   }
 
   addressAt(byteOffset: number): bigint {
@@ -128,12 +139,17 @@ export class ArrayStorage implements Storage {
   }
 
   check(): void {
-    if (this.#data === null) throw released();
-    if (this.#data.length !== this.#length) throw transferred();
+    if (this.#isDisposed) throw released();
+    if (this.live.length !== this.length) throw transferred();
+  }
+
+  lost(): never {
+    this.check();
+    throw released();
   }
 
   get isReleased(): boolean {
-    return this.#data === null || this.#data.length !== this.#length;
+    return this.#isDisposed || this.live.length !== this.length;
   }
 
   hold(): Disposable {
@@ -145,21 +161,23 @@ export class ArrayStorage implements Storage {
   }
 
   release(): void {
-    if (this.#isOurs && !this.isReleased) giveBack(this.#data!);
-    this.#data = null;
+    if (this.#isOurs && !this.isReleased) giveBack(this.live);
+    this.#isDisposed = true;
+    this.live = GONE;
   }
 }
 
 /** So many elements are read one by one before it is worth to make `data`. */
-const FEW = 8;
+export const FEW = 8;
 /** What they are read by, for each class of typed array. */
 const peeked = new Map<TypedArrayConstructor, TypedArray>();
 
 /** Memory of a native library. */
 export class NativeStorage implements Storage {
-  readonly #struct: Struct;
   /** Made when it is first asked for. */
-  #data: TypedArray | null = null;
+  live: TypedArray = GONE;
+  readonly length: number;
+  readonly #struct: Struct;
   #peeks = 0;
 
   /**
@@ -168,6 +186,7 @@ export class NativeStorage implements Storage {
    */
   constructor(struct: Struct, readonly owner: Owner) {
     this.#struct = struct;
+    this.length = struct.length;
   }
 
   get info(): DTypeInfo {
@@ -191,12 +210,9 @@ export class NativeStorage implements Storage {
   }
 
   get data(): TypedArray {
-    const data = this.#data;
+    const { live } = this;
     // Whatever releases the memory detaches the array: its length is 0 then.
-    if (
-      data !== null && data.length === this.#struct.length &&
-      (data.length !== 0 || this.owner.active)
-    ) return data;
+    if (live.length === this.length && live.length !== 0) return live;
     return this.#makeData();
   }
 
@@ -213,18 +229,19 @@ export class NativeStorage implements Storage {
     this.check();
     const { info, start, length } = this.#struct;
     const bytes = length * info.array.BYTES_PER_ELEMENT;
-    this.#data = length === 0
-      ? new info.array(0)
-      : new info.array(this.owner.buffer(start, bytes));
-    return this.#data;
+    if (length > 0) {
+      this.live = new info.array(this.owner.buffer(start, bytes));
+    } else if (this.live === GONE) this.live = new info.array(0);
+    return this.live;
   }
 
   read(index: number, elements: ElementAccess): unknown {
     // A packed element may lie in two bytes.
-    if (this.#data === null && this.#peeks < FEW && !this.isPacked) {
-      return elements.get(this.#peek(index), 0);
+    if (this.live === GONE && this.#peeks < FEW && !this.isPacked) {
+      const one = this.#peek(index);
+      return elements.get(one, 0, one.length, this);
     }
-    return elements.get(this.data, index);
+    return elements.get(this.data, index, this.length, this);
   }
 
   /** A copy of one element, at the start of a typed array that is used again. */
@@ -245,6 +262,11 @@ export class NativeStorage implements Storage {
     return BigInt(this.#struct.start + byteOffset);
   }
 
+  lost(): never {
+    this.check();
+    throw released();
+  }
+
   get isReleased(): boolean {
     return !this.owner.active || this.owner.transferred;
   }
@@ -258,7 +280,7 @@ export class NativeStorage implements Storage {
 
   release(): void {
     this.owner.release();
-    this.#data = null;
+    this.live = GONE;
   }
 }
 
