@@ -5,7 +5,7 @@
  * @module
  */
 
-import { cStrides, isContiguous } from "../src/layout.ts";
+import { isContiguous, stridesToTell } from "../src/layout.ts";
 import { MANAGED, VERSIONED } from "./abi.ts";
 import { addressOfArray } from "./memory.ts";
 import type { Owner } from "./owner.ts";
@@ -87,11 +87,7 @@ export class Loan {
     const struct = new Uint8Array(shapeAt + 2 * axes);
     const address = addressOfArray(struct);
     const view = new DataView(struct.buffer);
-    // Strides that no element takes are what callees compare with C order.
-    const compact = cStrides(shape);
-    const strides = spec.strides.map((stride, axis) =>
-      shape[axis]! > 1 ? stride : compact[axis]!
-    );
+    const strides = stridesToTell(shape, spec.strides);
     writeAxes(view, shapeAt, shape);
     writeAxes(view, shapeAt + axes, strides);
     const toShape = address + BigInt(shapeAt);

@@ -128,7 +128,8 @@ export interface MemoryOptions {
   /**
    * Gives the memory back: is called once, when nobody uses it any more. It must
    * not refer to the capsule or to tensors of it, which would then never be
-   * collected. Default: nothing is to be done.
+   * collected. A library that it calls must still be open: dispose of the tensor
+   * before. Default: nothing is to be done.
    */
   release?: () => void;
 }

@@ -84,6 +84,20 @@ export function cStrides(shape: readonly number[]): number[] {
   return strides;
 }
 
+/**
+ * The same strides, but those that no element takes as C order has them: what
+ * libraries compare with it that look at axes of length 1, too.
+ */
+export function stridesToTell(
+  shape: readonly number[],
+  strides: readonly number[],
+): number[] {
+  const compact = cStrides(shape);
+  return strides.map((stride, axis) =>
+    shape[axis]! > 1 ? stride : compact[axis]!
+  );
+}
+
 /** C order without gaps, from the first element on. */
 export function compactLayout(shape: readonly number[]): Layout {
   return { shape, strides: cStrides(shape), offset: 0 };

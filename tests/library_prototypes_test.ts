@@ -463,6 +463,20 @@ test("keepAlive of take() holds until the tensor is released", () => {
   assertEquals(deletions(() => t[Symbol.dispose]()), 1);
 });
 
+test("What take() refuses stays to be taken", () => {
+  const out = new OutCapsule();
+  c.calls_fill(1, out);
+  const gone = importFixture(floats([2]));
+  gone[Symbol.dispose]();
+  assertBufferError(() => out.take({ keepAlive: gone }), "released");
+  const kept = importFixture(floats([2]));
+  const wrong = { keepAlive: kept, writable: 1 as never };
+  assertThrows(() => out.take(wrong), TypeError, "writable");
+  assertEquals(deletions(() => kept[Symbol.dispose]()), 1, "it is not held");
+  using t = fromDlpack(out.take());
+  assertEquals(t.size, 3);
+});
+
 // --- what changes hands ------------------------------------------------------------------
 
 test("Where anything is refused, nothing is called, consumed or emptied", () => {

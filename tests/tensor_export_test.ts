@@ -321,6 +321,25 @@ Deno.test("Read-only is said by a versioned struct, and no other is given", () =
   }
 });
 
+Deno.test("Strides that no element takes are told as C order has them", () => {
+  const column = Tensor.from(iota(4), [4, 1]);
+  for (
+    const [t, strides] of [
+      [column.transpose(), [4, 1]],
+      [column.slice([null, null, -1]), [-1, 1]],
+      [importFixture(floats([1, 3], { strides: [7, 1] })), [3, 1]],
+      [importFixture(floats([1], { strides: [-5] })), [1]],
+    ] as const
+  ) {
+    for (const copy of [null, true]) {
+      consume(t.__dlpack__({ ...versioned, copy }), (consumer) => {
+        const { strides: told } = consumer.struct;
+        assertEquals(told, copy ? t.copy().strides : strides);
+      });
+    }
+  }
+});
+
 Deno.test("A legacy struct of uint1 would mean a bool in a byte: it is refused", () => {
   const t = Tensor.from(new Uint8Array([0b101]), [3], { dtype: "uint1" });
   assertBufferError(() => t.__dlpack__(), "dtype", 'export astype("bool")');

@@ -71,6 +71,7 @@ export class OutCapsule implements Disposable {
    * @returns The capsule that owns it.
    * @throws {BufferError} `"data"` when the callee wrote nothing: NULL, or a
    * struct whose bytes are all still 0; or when it was taken before.
+   * `"released"` when the memory of `keepAlive` is gone.
    * @throws {TypeError} When an option is of the wrong kind.
    */
   take(options: BorrowOptions = {}): DlpackCapsule {
@@ -87,9 +88,15 @@ export class OutCapsule implements Disposable {
       );
     }
     const { keepAlive, ...rest } = options;
-    const capsule = capsuleOf(owner, { writable: this.#isWritable, ...rest });
-    this.#owner = null;
     const held = holdOf(keepAlive);
+    let capsule: DlpackCapsule;
+    try {
+      capsule = capsuleOf(owner, { writable: this.#isWritable, ...rest });
+    } catch (error) {
+      held?.[Symbol.dispose]();
+      throw error;
+    }
+    this.#owner = null;
     if (held !== null) owner.afterDelete(() => held[Symbol.dispose]());
     owner.keepAlive(keepAlive);
     return capsule;

@@ -52,6 +52,7 @@ import {
   resolveIndex,
   sizeOf,
   sliceLayout,
+  stridesToTell,
   transposeLayout,
   walk,
 } from "../layout.ts";
@@ -1010,7 +1011,7 @@ export class Tensor<D extends DType = DType>
       bits: info.bits,
       lanes: 1,
       shape: this.#layout.shape,
-      strides: this.#layout.strides,
+      strides: stridesToTell(this.#layout.shape, this.#layout.strides),
     };
     if (!isCopied) return this.#share(spec);
     const copy = this.copy();
