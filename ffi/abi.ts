@@ -61,6 +61,9 @@ export const STRUCT_ALIGNMENT = 8;
 /** No system has memory below this address. */
 export const FIRST_ADDRESS = 4096;
 
+/** From here on there is none, either: these are negative numbers. */
+export const LAST_ADDRESS: bigint = 2n ** 64n - 4096n;
+
 /** The most axes a tensor can have: NumPy's limit. */
 export const MAX_NDIM = 64;
 

@@ -13,7 +13,7 @@ import {
   pointerTo,
   writeAddress,
 } from "./memory.ts";
-import { type DeleterHere, Owner } from "./owner.ts";
+import { type DeleterHere, note, Owner } from "./owner.ts";
 import {
   axesBytes,
   type DeleterSpec,
@@ -173,7 +173,9 @@ let freeAddress: bigint | undefined;
 
 function ownerAt(address: bigint, { versioned }: ExportSpec): Owner {
   const name = versioned ? "dltensor_versioned" : "dltensor";
-  return new Owner(pointerTo(address)!, name);
+  const owner = new Owner(pointerTo(address)!, name);
+  note(owner);
+  return owner;
 }
 
 /** The bytes of a struct with its shape and strides behind it. */

@@ -20,7 +20,7 @@
  */
 
 import { BufferError } from "../src/errors.ts";
-import { FIRST_ADDRESS, STRUCT_ALIGNMENT } from "./abi.ts";
+import { FIRST_ADDRESS, LAST_ADDRESS, STRUCT_ALIGNMENT } from "./abi.ts";
 import {
   type Header,
   type ManagedName,
@@ -183,16 +183,7 @@ const claims = new Array<Managed | null>(CLAIMS).fill(null);
  * @throws {BufferError} `"consumed"` when somebody is seen to own it already.
  */
 export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
-  const low = lowWordOf(pointer);
-  if (
-    (low & STRUCT_ALIGNMENT - 1) !== 0 ||
-    low < FIRST_ADDRESS && addressOf(pointer) < FIRST_ADDRESS
-  ) {
-    throw new TypeError(
-      `Cannot wrap 0x${addressOf(pointer).toString(16)}: no struct can be ` +
-        "there; is it the pointer, not a status, that the function returned?",
-    );
-  }
+  const low = checkPlace(pointer);
   const place = low >>> 4 & CLAIMS - 1;
   const other = claims[place]!;
   if (
@@ -207,9 +198,45 @@ export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
     );
   }
   const owner = new Owner(pointer, name);
-  claims[place] = managedOf(owner);
-  claims[place]!.low = low;
+  note(owner, low);
   return owner;
+}
+
+/**
+ * Checks that a struct can be where a pointer points to.
+ *
+ * @returns The lower half of the address.
+ * @throws {TypeError} When a status was taken for a pointer, or the pointer of
+ * something else.
+ */
+export function checkPlace(pointer: Deno.PointerObject): number {
+  const low = lowWordOf(pointer);
+  // Most addresses are seen to be possible by their lower half.
+  if (
+    (low & STRUCT_ALIGNMENT - 1) === 0 && low >= FIRST_ADDRESS &&
+    low < 2 ** 32 - FIRST_ADDRESS
+  ) return low;
+  const address = addressOf(pointer);
+  if (
+    address % BigInt(STRUCT_ALIGNMENT) === 0n && address >= FIRST_ADDRESS &&
+    address < LAST_ADDRESS
+  ) return low;
+  throw new TypeError(
+    `Cannot wrap 0x${
+      address.toString(16)
+    }: no struct can be there; is it the ` +
+      "pointer, not a status, that the function returned?",
+  );
+}
+
+/** Notes who owns a struct, for whoever claims it again. */
+export function note(
+  owner: Owner,
+  low: number = lowWordOf(owner.pointer),
+): void {
+  const managed = managedOf(owner);
+  managed.low = low;
+  claims[low >>> 4 & CLAIMS - 1] = managed;
 }
 
 /** What was kept for structs that were given away, whose deleters are C. */

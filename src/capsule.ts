@@ -6,12 +6,23 @@ import {
   readTensorHeader,
 } from "../ffi/header.ts";
 import { Loan } from "../ffi/loan.ts";
-import { addressOf as addressOfPointer, pointerTo } from "../ffi/memory.ts";
-import { claim, impossible, type KeptOpen, Owner } from "../ffi/owner.ts";
+import {
+  addressOf as addressOfPointer,
+  isPointer,
+  pointerTo,
+} from "../ffi/memory.ts";
+import {
+  checkPlace,
+  claim,
+  impossible,
+  type KeptOpen,
+  note,
+  Owner,
+} from "../ffi/owner.ts";
 import { type Device, deviceName } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
 import { describeDataType, type DType, dtypeByCode } from "./dtype/table.ts";
-import { BufferError, checkOptions, describe } from "./errors.ts";
+import { BufferError, checkFlag, checkOptions, describe } from "./errors.ts";
 import { describeShape, sizeOf } from "./layout.ts";
 import { checkStruct } from "./struct/check.ts";
 import { type Made, specOfMemory, specToLend } from "./struct/make.ts";
@@ -267,7 +278,9 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     checkOptions("DlpackCapsule.borrow()", options);
     const { keepAlive, writable, stream } = options;
     checkWritable(writable);
-    const header = readTensorHeader(checkPointer(tensor));
+    const pointer = checkPointer(tensor);
+    checkPlace(pointer);
+    const header = readTensorHeader(pointer);
     const { spec, bytes } = specToLend(header, "dltensor_versioned");
     const made = { spec: { ...spec, readOnly: writable !== true }, bytes };
     return capsuleOfMemory(made, stream, keepAlive, null);
@@ -312,6 +325,8 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   ): DlpackCapsule {
     checkOptions("DlpackCapsule.from()", options);
     const { keepAlive, release, stream } = options;
+    checkFlag("padded", options.padded);
+    checkFlag("readOnly", options.readOnly);
     if (release !== undefined && typeof release !== "function") {
       throw new TypeError(
         `The option "release" must be a function, not ${describe(release)}`,
@@ -614,7 +629,9 @@ function capsuleOfMemory(
  * whatever copy of this module; `null` for what is neither.
  */
 export function holdOf(value: unknown): Disposable | null {
-  if (introductionOf(value) === null) return null;
+  const introduction = introductionOf(value);
+  if (introduction === null) return null;
+  checkAbi(introduction);
   return (value as { hold(): Disposable }).hold();
 }
 
@@ -713,15 +730,17 @@ export function isOfOtherCopy(
 ): value is OtherCapsule {
   const introduction = introductionOf(value);
   if (introduction === null) return false;
-  const { abi } = introduction;
-  if (abi !== MODULE_ABI) {
-    throw new TypeError(
-      `Cannot use a ${kind} of another copy of @dlpack/deno: that one speaks ` +
-        `version ${String(abi)} of what copies exchange, this one version ` +
-        `${MODULE_ABI}; have the program import one version of the module`,
-    );
-  }
+  checkAbi(introduction);
   return introduction.kind === kind;
+}
+
+function checkAbi({ abi, kind }: Introduction): void {
+  if (abi === MODULE_ABI) return;
+  throw new TypeError(
+    `Cannot use a ${kind} of another copy of @dlpack/deno: that one speaks ` +
+      `version ${String(abi)} of what copies exchange, this one version ` +
+      `${MODULE_ABI}; have the program import one version of the module`,
+  );
 }
 
 function introductionOf(value: unknown): Introduction | null {
@@ -765,6 +784,7 @@ export function streamOf(capsule: DlpackCapsule): number | bigint | null {
 export function giveAway(owner: Owner): DlpackCapsule {
   const { name, library } = owner;
   const moved = new Owner(owner.moveAway(), name);
+  note(moved);
   if (library !== null) {
     moved.keepOpen(library);
     library.release(); // what the old owner left behind
@@ -773,10 +793,7 @@ export function giveAway(owner: Owner): DlpackCapsule {
 }
 
 function checkWritable(writable: unknown): boolean | undefined {
-  if (writable === undefined || typeof writable === "boolean") return writable;
-  throw new TypeError(
-    `The option "writable" must be true or false, not ${describe(writable)}`,
-  );
+  return checkFlag("writable", writable);
 }
 
 function checkStream(
@@ -797,12 +814,7 @@ function checkPointer(
   if (typeof pointer === "bigint") {
     const made = pointerTo(pointer);
     if (made !== null) return made;
-  } else if (
-    typeof pointer === "object" && pointer !== null &&
-    !(pointer instanceof Object)
-  ) {
-    return pointer;
-  }
+  } else if (isPointer(pointer)) return pointer;
   if (pointer === null || pointer === 0n) {
     throw new TypeError(
       "Cannot wrap NULL: the library returned no tensor",

@@ -96,13 +96,32 @@ export function withArticle(noun: string): string {
   return `${/^([aeio]|f\d)/i.test(noun) ? "an" : "a"} ${noun}`;
 }
 
+/** What tensors and capsules are known by to every copy of this module. */
+const MODULE = Symbol.for("@dlpack/deno");
+
+/**
+ * Checks an option that is true or false.
+ *
+ * @throws {TypeError} When it is neither.
+ */
+export function checkFlag(name: string, flag: unknown): boolean | undefined {
+  if (flag === undefined || typeof flag === "boolean") return flag;
+  throw new TypeError(
+    `The option "${name}" must be true or false, not ${describe(flag)}`,
+  );
+}
+
 /**
  * Checks the last argument of a function.
  *
  * @throws {TypeError} When it is no object.
  */
 export function checkOptions(of: string, options: unknown): void {
-  if (typeof options === "object" && options !== null) return;
+  if (
+    typeof options === "object" && options !== null &&
+    !Array.isArray(options) && !ArrayBuffer.isView(options) &&
+    !(MODULE in options)
+  ) return;
   throw new TypeError(
     `The options of ${of} must be an object, not ${describe(options)}`,
   );

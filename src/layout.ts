@@ -60,9 +60,14 @@ export function toIntegers(
       `The ${what} must be an array, not ${describe(values)}: pass ${example}`,
     );
   }
+  const { length = 0 } = values as ArrayLike<unknown>;
   return Array.from(
-    values as ArrayLike<unknown>,
-    (value, axis) => toInteger(value, `The ${what} at axis ${axis}`),
+    { length },
+    (_, axis) =>
+      toInteger(
+        (values as ArrayLike<unknown>)[axis],
+        `The ${what} at axis ${axis}`,
+      ),
   );
 }
 

@@ -179,7 +179,7 @@ test("Work on ROCm's streams is waited for as the capsule says", async () => {
   await refused(
     spec,
     handle,
-    "hipStreamSynchronize failed with hipErrorContextIsDestroyed (709): the ",
+    "hipStreamSynchronize failed with hipErrorContextIsDestroyed (709): ROCm ",
     { stream: 40 },
   );
   driver.sim_destroy_stream(mine);

@@ -76,8 +76,8 @@ export class GpuCalls {
   }
 
   /**
-   * Checks that memory has the bytes that it should: in one allocation, or in neighbours
-   * that touch.
+   * Checks that memory has the bytes that it should: in one allocation, or in
+   * neighbours that touch.
    *
    * @param endAt The end of the allocation at an address, or `null`.
    * @throws {BufferError} `"device"` when it has fewer.

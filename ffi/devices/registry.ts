@@ -5,6 +5,7 @@
  */
 
 import { deviceName, DeviceType, isHost } from "../../src/device.ts";
+import { describe } from "../../src/errors.ts";
 import { cuda } from "./cuda.ts";
 import { metal } from "./metal.ts";
 import { opencl } from "./opencl.ts";
@@ -59,10 +60,10 @@ export function registerDevice(
   type: number,
   runtime: DeviceRuntime | null,
 ): void {
-  const name = deviceName(type);
+  const name = typeof type === "number" ? deviceName(type) : undefined;
   if (name === undefined || isHost(type)) {
     throw new TypeError(
-      `Cannot register a runtime for device type ${type}: ` + (
+      `Cannot register a runtime for device type ${describe(type)}: ` + (
         name === undefined
           ? "DLPack has no such device; take DeviceType.extDev for one of " +
             "your own"
@@ -78,6 +79,11 @@ export function registerDevice(
     throw new TypeError(
       `Cannot register a runtime for ${name} that has no open(): pass { name, ` +
         "open }, see DeviceRuntime",
+    );
+  }
+  if (typeof runtime.name !== "string") {
+    throw new TypeError(
+      `The name of a runtime must be a string, not ${describe(runtime.name)}`,
     );
   }
   registered.set(type, runtime);

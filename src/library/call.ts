@@ -19,6 +19,7 @@ import {
   loanOfCapsule,
   loanOfOther,
   moveAway,
+  type OtherCapsule,
   ownerIn,
 } from "../capsule.ts";
 import { BufferError, describe } from "../errors.ts";
@@ -72,7 +73,12 @@ export function bind(
     const begin = beginner(signature, library);
     return async (...args) => {
       using _call = begin(args);
-      const value = await called(native, args, signature);
+      let value: unknown;
+      try {
+        value = await native(...args);
+      } catch (error) {
+        throw explained(error, args, signature);
+      }
       return give === null ? value : give(value);
     };
   }
@@ -364,6 +370,8 @@ class Begun {
   /** Capsules that are only looked at. */
   readonly #lent = new Set<unknown>();
   readonly #taken = new Map<DlpackCapsule, number>();
+  /** Of another copy of this module. */
+  readonly #others = new Set<OtherCapsule>();
   readonly #outs = new Set<OutCapsule>();
   /** What changes hands when all was checked. */
   readonly #later: ((args: unknown[]) => void)[] = [];
@@ -405,7 +413,7 @@ class Begun {
   }
 
   changeHands(args: unknown[]): void {
-    for (const [capsule] of this.#taken) {
+    for (const capsule of [...this.#taken.keys(), ...this.#others]) {
       if (this.#lent.has(capsule)) {
         throw new BufferError(
           "consumed",
@@ -413,7 +421,7 @@ class Begun {
             "would be taken over and borrowed in the same call",
         );
       }
-      ownerIn(capsule).checkUnused();
+      if (capsule instanceof DlpackCapsule) ownerIn(capsule).checkUnused();
     }
     for (const change of this.#later) change(args);
   }
@@ -434,7 +442,7 @@ class Begun {
       throw wrongArgument(value, parameter, "an array of tensors and capsules");
     }
     if (value.length === 0) return null;
-    const addresses = value.map((element, k) => {
+    const addresses = Array.from(value, (element, k) => {
       const where = `element ${k} of ${parameter.where}`;
       const as = { kind: "lent", as: "tensor", where, isOptional: false };
       return this.#lend(element, as as Parameter).tensor;
@@ -449,12 +457,35 @@ class Begun {
     i: number,
   ): null {
     if (value === null && parameter.isOptional) return null;
+    if (isOfOtherCopy(value, "capsule") && !(value instanceof DlpackCapsule)) {
+      return this.#takeOther(value, name, parameter, i);
+    }
     const capsule = toTake(value, name, parameter);
     // Ours, and released here if it is not moved after all.
     if (capsule !== value) this.#call.use(capsule);
     if (this.#taken.has(capsule)) throw twice(parameter);
     this.#taken.set(capsule, i);
     this.#later.push((args) => args[i] = moveAway(capsule, this.#library));
+    return null;
+  }
+
+  /** Another copy's capsule is taken when all was checked: it cannot get it back. */
+  #takeOther(
+    capsule: OtherCapsule,
+    name: ManagedName,
+    parameter: Parameter,
+    i: number,
+  ): null {
+    if (capsule.name.startsWith("used_")) capsule.take(); // throws
+    checkName(capsule.name, name, parameter);
+    if (this.#others.has(capsule)) throw twice(parameter);
+    this.#others.add(capsule);
+    this.#later.unshift((args) => {
+      args[i] = this.#call.use(adopt(capsule));
+    });
+    this.#later.push((args) =>
+      args[i] = moveAway(args[i] as DlpackCapsule, this.#library)
+    );
     return null;
   }
 
@@ -465,7 +496,7 @@ class Begun {
     i: number,
   ): null {
     if (value === null && parameter.isOptional) return null;
-    const outs = Array.isArray(value) ? value : [value];
+    const outs: unknown[] = Array.isArray(value) ? [...value] : [value];
     outs.forEach((out, k) => {
       const where = Array.isArray(value)
         ? `element ${k} of ${parameter.where}`
@@ -477,7 +508,7 @@ class Begun {
     this.#later.push((args) => {
       args[i] = cells;
       outs.forEach((out, k) =>
-        this.#fill(out, () => {
+        this.#fill(out as OutCapsule, () => {
           const address = cells[k]!;
           return address === 0n ? null : claim(pointerTo(address)!, name);
         })
@@ -552,10 +583,6 @@ function toTake(
     checkName(capsule.name, name, parameter);
     return capsule;
   }
-  if (isOfOtherCopy(value, "capsule")) {
-    checkName(value.name, name, parameter);
-    return adopt(value);
-  }
   const capsule = capsuleOfOther(value, maxVersion);
   if (capsule !== null) return capsule;
   throw wrongArgument(value, parameter, "a Tensor or a DlpackCapsule");
@@ -579,7 +606,10 @@ function isNative(
   type: Deno.NativeType,
   nonblocking: boolean,
 ): boolean {
-  if (typeof type === "object") return isMemory(value, nonblocking);
+  if (typeof type === "object") {
+    return isMemory(value, nonblocking) &&
+      (value as ArrayBufferView).byteLength > 0;
+  }
   switch (type) {
     case "bool":
       return typeof value === "boolean";
@@ -589,11 +619,11 @@ function isNative(
     case "u8":
     case "u16":
     case "u32":
-      return Object.is(value, Number(value) >>> 0);
+      return typeof value === "number" && Object.is(value, value >>> 0);
     case "i8":
     case "i16":
     case "i32":
-      return Object.is(value, Number(value) | 0);
+      return typeof value === "number" && Object.is(value, value | 0);
     case "u64":
     case "i64":
     case "usize":

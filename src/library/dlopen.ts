@@ -8,7 +8,12 @@ import { requirePermission } from "../../ffi/libc.ts";
 import { openLibrary } from "../../ffi/open_library.ts";
 import { describe } from "../errors.ts";
 import { bind, type Callable, type Callee, type Signature } from "./call.ts";
-import { nativeType, parseParameters, parseResult } from "./parameters.ts";
+import {
+  nativeType,
+  parseParameters,
+  parseResult,
+  parseVariable,
+} from "./parameters.ts";
 import type {
   Checked,
   LooseFunction,
@@ -104,14 +109,17 @@ export function dlopen<const S extends TensorLibraryInterface>(
   const definitions: Deno.ForeignLibraryInterface = {};
   const signatures = new Map<string, Signature>();
   for (const [name, definition] of Object.entries(symbols)) {
-    if (typeof definition !== "object" || definition === null) {
+    if (
+      typeof definition !== "object" || definition === null ||
+      !("parameters" in definition || "type" in definition)
+    ) {
       throw new TypeError(
         `The symbol "${name}" must be { parameters, result } or { type }, not ` +
           describe(definition),
       );
     }
     if (!("parameters" in definition)) {
-      definitions[name] = definition as Deno.ForeignStatic;
+      definitions[name] = variableOf(name, definition as LooseVariable);
       continue;
     }
     const signature = signatureOf(name, definition as LooseFunction);
@@ -133,8 +141,44 @@ export function dlopen<const S extends TensorLibraryInterface>(
   return library as unknown as TensorLibrary<S>;
 }
 
+/** A variable whose type is not checked yet. */
+type LooseVariable = { readonly [K in keyof Deno.ForeignStatic]: unknown };
+
+function variableOf(
+  symbol: string,
+  { name, optional, type }: LooseVariable,
+): Deno.ForeignStatic {
+  checkName(symbol, name);
+  checkFlag(symbol, "optional", optional);
+  return {
+    ...name === undefined ? {} : { name: name as string },
+    ...optional === undefined ? {} : { optional: optional as boolean },
+    type: parseVariable(symbol, type),
+  };
+}
+
+function checkName(symbol: string, name: unknown): void {
+  if (name === undefined || typeof name === "string") return;
+  throw new TypeError(
+    `The name of "${symbol}" must be a string, not ${describe(name)}`,
+  );
+}
+
+function checkFlag(symbol: string, option: string, flag: unknown): void {
+  if (flag === undefined || typeof flag === "boolean") return;
+  throw new TypeError(
+    `The option "${option}" of "${symbol}" must be true or false, not ` +
+      describe(flag),
+  );
+}
+
 function signatureOf(symbol: string, definition: LooseFunction): Signature {
-  const { parameters, result, nonblocking, writable } = definition;
+  const { name, optional, parameters, result, nonblocking, writable } =
+    definition;
+  checkName(symbol, name);
+  checkFlag(symbol, "optional", optional);
+  checkFlag(symbol, "nonblocking", nonblocking);
+  checkFlag(symbol, "writable", writable);
   return {
     symbol,
     parameters: parseParameters(symbol, parameters),

@@ -87,13 +87,17 @@ export function parseParameters(
         describe(types),
     );
   }
-  return types.map((type, i) => parseParameter(symbol, type, i));
+  return Array.from(types, (type, i) => parseParameter(symbol, type, i));
 }
 
 function parseParameter(symbol: string, type: unknown, i: number): Parameter {
-  const name = typeof type === "string" ? normalized(type) : "struct";
+  const isStruct = isStructOf(type);
+  const name = isStruct
+    ? "struct"
+    : typeof type === "string"
+    ? normalized(type)
+    : "";
   const where = `parameter ${i + 1} of "${symbol}", ${withArticle(name)}`;
-  const isStruct = typeof type === "object" && type !== null;
   if (isStruct || natives.includes(name)) {
     const native = (isStruct ? type : name) as Deno.NativeType;
     return { where, isOptional: false, kind: "native", type: native };
@@ -123,7 +127,7 @@ function parseParameter(symbol: string, type: unknown, i: number): Parameter {
  * @throws {TypeError} When the type is none.
  */
 export function parseResult(symbol: string, type: unknown): Result {
-  if (typeof type === "object" && type !== null) return { kind: "native" };
+  if (isStructOf(type)) return { kind: "native" };
   const name = typeof type === "string" ? normalized(type) : "";
   if (name === "void" || natives.includes(name)) return { kind: "native" };
   if (Object.hasOwn(results, name)) return results[name]!;
@@ -133,6 +137,33 @@ export function parseResult(symbol: string, type: unknown): Result {
         [...natives, ...Object.keys(results)].join(", ")
       }, or a struct`,
   );
+}
+
+/**
+ * The type of a variable.
+ *
+ * @throws {TypeError} When it is none.
+ */
+export function parseVariable(symbol: string, type: unknown): Deno.NativeType {
+  if (isStructOf(type)) return type;
+  const name = typeof type === "string" ? normalized(type) : "";
+  if (natives.includes(name)) return name as Deno.NativeType;
+  throw new TypeError(
+    `The variable "${symbol}" has the type ${describe(type)}, which there is ` +
+      `not: it is one of ${natives.join(", ")}, or a struct`,
+  );
+}
+
+/** Whether it is Deno's type of a struct, and all in it are types. */
+function isStructOf(
+  type: unknown,
+): type is { readonly struct: readonly Deno.NativeType[] } {
+  if (typeof type !== "object" || type === null) return false;
+  const { struct } = type as { struct?: unknown };
+  return Array.isArray(struct) && Object.keys(type).length === 1 &&
+    Array.from(struct).every((field) =>
+      isStructOf(field) || natives.includes(field as string)
+    );
 }
 
 /** What Deno is told of a parameter. */

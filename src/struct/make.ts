@@ -5,7 +5,12 @@
  * @module
  */
 
-import { FIRST_ADDRESS, MAX_NDIM, VERSION } from "../../ffi/abi.ts";
+import {
+  FIRST_ADDRESS,
+  LAST_ADDRESS,
+  MAX_NDIM,
+  VERSION,
+} from "../../ffi/abi.ts";
 import {
   type Header,
   type ManagedName,
@@ -154,7 +159,10 @@ function stridesOf(
 function deviceOf(device: Device | undefined): readonly [number, number] {
   if (device === undefined || device === null) return [DeviceType.cpu, 0];
   const { type, id = 0 } = device;
-  if (typeof device !== "object" || !Object.hasOwn(DeviceType, type)) {
+  if (
+    typeof device !== "object" || typeof type !== "string" ||
+    !Object.hasOwn(DeviceType, type)
+  ) {
     throw new TypeError(
       `There is no device ${
         describe(type ?? device)
@@ -162,7 +170,13 @@ function deviceOf(device: Device | undefined): readonly [number, number] {
         `one of ${Object.keys(DeviceType).join(", ")}`,
     );
   }
-  return [DeviceType[type], toInteger(id, "The id of a device")];
+  const number = toInteger(id, "The id of a device");
+  if (number !== (number | 0)) {
+    throw new RangeError(
+      `The id of a device must be an integer of 32 bits, not ${describe(id)}`,
+    );
+  }
+  return [DeviceType[type], number];
 }
 
 function checkLength(said: number | bigint | undefined, needed: number): void {
@@ -181,7 +195,9 @@ function checkAddress(data: bigint, deviceType: number, size: number): void {
       "Cannot wrap NULL as the memory of elements: the library returned none",
     );
   }
-  if (hasAddresses(deviceType) && data < FIRST_ADDRESS) {
+  if (
+    hasAddresses(deviceType) && (data < FIRST_ADDRESS || data >= LAST_ADDRESS)
+  ) {
     throw new TypeError(
       `Cannot wrap 0x${data.toString(16)}: no memory can be there; is it the ` +
         "address, not a status, that the function returned?",

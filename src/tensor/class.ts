@@ -39,7 +39,7 @@ import type {
   TypedArray,
   TypedArrayOf,
 } from "../dtype/table.ts";
-import { BufferError, checkOptions, describe } from "../errors.ts";
+import { BufferError, checkFlag, checkOptions, describe } from "../errors.ts";
 import {
   broadcastLayout,
   compactLayout,
@@ -205,6 +205,8 @@ export class Tensor<D extends DType = DType>
   ): Tensor<D> {
     checkOptions("Tensor.from()", options);
     const info = checkArray(data, options.dtype);
+    checkFlag("padded", options.padded);
+    checkFlag("readOnly", options.readOnly);
     const isPacked = info.bits < 8 && options.padded !== true;
     const layout = checkPlacement(info, isPacked, data, shape, options);
     const entries = data.constructor === info.array
@@ -502,7 +504,7 @@ export class Tensor<D extends DType = DType>
     for (let axis = 0; axis < count; axis++) {
       const length = shape[axis]!;
       const i = index[axis] as number;
-      const from0 = i < 0 ? i + length : i;
+      const from0 = typeof i === "number" && i < 0 ? i + length : i;
       at += (Number.isInteger(from0) && from0 >= 0 && from0 < length
         ? from0
         : resolveIndex(index[axis], axis, length)) * strides[axis]!;
@@ -895,7 +897,12 @@ export class Tensor<D extends DType = DType>
     }
     const held = this.hold();
     const end = (): void => held[Symbol.dispose]();
-    pending.then(end, end);
+    try {
+      pending.then(end, end);
+    } catch (error) {
+      end();
+      throw error;
+    }
     return pending;
   }
 
