@@ -17,7 +17,9 @@ export function openLibrary(
   const failures: { place: string; error: Error; reason: string }[] = [];
   for (const place of places(path)) {
     try {
-      return Deno.dlopen(place, definitions);
+      return Object.values(definitions).some(needsCode) && !makesCode()
+        ? openWithoutCode(place, definitions)
+        : Deno.dlopen(place, definitions);
     } catch (error) {
       // Anything but a plain Error is about the symbol table, or permission.
       if (!(error instanceof Error) || error.constructor !== Error) throw error;
@@ -28,6 +30,66 @@ export function openLibrary(
     }
   }
   throw notOpened(path, failures);
+}
+
+type Definition = Deno.ForeignLibraryInterface[string];
+
+/**
+ * Whether Deno makes code from a string for it: for a function that returns a
+ * struct, and for nothing else.
+ */
+function needsCode(
+  definition: Definition,
+): definition is Deno.ForeignFunction {
+  return "parameters" in definition && !definition.nonblocking &&
+    typeof definition.result === "object";
+}
+
+/** Whether code may be made from strings. */
+function makesCode(): boolean {
+  try {
+    return new Function("return true")();
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Opens a library where code must not be made from strings: of a function that
+ * would take some, only the address is asked for, and called. Deno's `dlopen`
+ * would throw, and leave the library open.
+ */
+function openWithoutCode(
+  place: string | URL,
+  definitions: Deno.ForeignLibraryInterface,
+): Deno.DynamicLibrary<Deno.ForeignLibraryInterface> {
+  const returnStructs = new Map<string, Deno.ForeignFunction>();
+  const able: Record<string, Definition> = {};
+  for (const [key, definition] of Object.entries(definitions)) {
+    able[key] = definition;
+    if (!needsCode(definition)) continue;
+    returnStructs.set(key, definition);
+    const { name = key, optional = false } = definition;
+    able[key] = { name, optional, type: "pointer" };
+  }
+  const library = Deno.dlopen(place, able);
+  const symbols: Record<string, unknown> = { ...library.symbols };
+  let isClosed = false;
+  for (const [key, definition] of returnStructs) {
+    const address = symbols[key] as Deno.PointerObject | null;
+    if (address === null) continue;
+    const callee = new Deno.UnsafeFnPointer(address as never, definition);
+    const call = callee.call.bind(callee) as (...args: unknown[]) => unknown;
+    symbols[key] = (...args: unknown[]) => {
+      if (isClosed) throw new Deno.errors.BadResource("Bad resource ID");
+      return call(...args);
+    };
+  }
+  const close = (): void => {
+    isClosed = true;
+    library.close();
+  };
+  return { symbols, close } as never;
 }
 
 /** What to try for a library, in this order. */
