@@ -19,7 +19,7 @@
  * @module
  */
 
-import { BufferError } from "../src/errors.ts";
+import { BufferError, describe } from "../src/errors.ts";
 import { FIRST_ADDRESS, LAST_ADDRESS, STRUCT_ALIGNMENT } from "./abi.ts";
 import {
   type Header,
@@ -210,7 +210,12 @@ export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
  * something else.
  */
 export function checkPlace(pointer: Deno.PointerObject): number {
-  const low = lowWordOf(pointer);
+  let low: number;
+  try {
+    low = lowWordOf(pointer);
+  } catch {
+    throw notAPointer(pointer);
+  }
   // Most addresses are seen to be possible by their lower half.
   if (
     (low & STRUCT_ALIGNMENT - 1) === 0 && low >= FIRST_ADDRESS &&
@@ -226,6 +231,14 @@ export function checkPlace(pointer: Deno.PointerObject): number {
       address.toString(16)
     }: no struct can be there; is it the ` +
       "pointer, not a status, that the function returned?",
+  );
+}
+
+/** For what was passed as a pointer, and is none. */
+export function notAPointer(value: unknown): TypeError {
+  return new TypeError(
+    `Cannot wrap ${describe(value)}: pass the Deno.PointerObject, or the ` +
+      "address as a bigint, of a managed tensor",
   );
 }
 

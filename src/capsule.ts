@@ -16,6 +16,7 @@ import {
   claim,
   impossible,
   type KeptOpen,
+  notAPointer,
   note,
   Owner,
 } from "../ffi/owner.ts";
@@ -334,7 +335,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     }
     const address = data === null || data === 0n
       ? 0n
-      : addressOfPointer(checkPointer(data));
+      : addressAt(checkPointer(data));
     const made = specOfMemory(address, options);
     return capsuleOfMemory(made, stream, keepAlive, release ?? null);
   }
@@ -808,20 +809,29 @@ function checkStream(
   );
 }
 
+/** Where a pointer points to. */
+function addressAt(pointer: Deno.PointerObject): bigint {
+  if (!isPointer(pointer)) throw notAPointer(pointer);
+  return addressOfPointer(pointer);
+}
+
+/** What may be a pointer: to find out costs a call into Deno. */
 function checkPointer(
   pointer: Deno.PointerValue | bigint,
 ): Deno.PointerObject {
   if (typeof pointer === "bigint") {
     const made = pointerTo(pointer);
     if (made !== null) return made;
-  } else if (isPointer(pointer)) return pointer;
+  } else if (
+    typeof pointer === "object" && pointer !== null &&
+    !(pointer instanceof Object)
+  ) {
+    return pointer;
+  }
   if (pointer === null || pointer === 0n) {
     throw new TypeError(
       "Cannot wrap NULL: the library returned no tensor",
     );
   }
-  throw new TypeError(
-    `Cannot wrap ${describe(pointer)}: pass the Deno.PointerObject, or the ` +
-      "address as a bigint, of a managed tensor",
-  );
+  throw notAPointer(pointer);
 }
