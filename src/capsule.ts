@@ -23,7 +23,14 @@ import {
 import { type Device, deviceName } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
 import { describeDataType, type DType, dtypeByCode } from "./dtype/table.ts";
-import { BufferError, checkFlag, checkOptions, describe } from "./errors.ts";
+import {
+  BufferError,
+  checkFlag,
+  checkOptions,
+  describe,
+  MODULE,
+  ourClasses,
+} from "./errors.ts";
 import { describeShape, sizeOf } from "./layout.ts";
 import { checkStruct } from "./struct/check.ts";
 import { type Made, specOfMemory, specToLend } from "./struct/make.ts";
@@ -44,9 +51,7 @@ export interface DlpackRequest {
   copy?: boolean | null;
 }
 
-/** What another copy of this module in the program knows a capsule or tensor by. */
-const MODULE = Symbol.for("@dlpack/deno");
-/** What that symbol's method has promised since the first version that has it. */
+/** What the method by {@linkcode MODULE} has promised since the first version that has it. */
 const MODULE_ABI = 1;
 
 /** A capsule, for what looks at it from another copy of this module. */
@@ -201,6 +206,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   #loan: Loan | null = null;
 
   static {
+    ourClasses.add(DlpackCapsule);
     takeOwner = (capsule) => capsule.#consume("import");
     seeOwner = (capsule) => capsule.#unconsumed("import");
     streamIn = (capsule) => capsule.#stream;

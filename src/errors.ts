@@ -62,6 +62,12 @@ export class BufferError extends Error {
   }
 }
 
+/** What tensors and capsules are known by to every copy of this module. */
+export const MODULE = Symbol.for("@dlpack/deno");
+
+/** The classes of this copy: all others that have the symbol are of another. */
+export const ourClasses = new WeakSet<object>();
+
 /** A value as messages show it: `"text"`, `3`, `an array`, `a Float32Array`. */
 export function describe(value: unknown): string {
   switch (typeof value) {
@@ -84,10 +90,14 @@ function describeObject(value: object): string {
   if (Array.isArray(value)) return "an array";
   // Deno's pointers are objects without a prototype.
   if (Object.getPrototypeOf(value) === null) return "a pointer";
-  const name: unknown = value.constructor?.name;
-  return typeof name === "string" && name !== "" && name !== "Object"
-    ? withArticle(name)
-    : "an object";
+  const made = value.constructor;
+  const name: unknown = made?.name;
+  if (typeof name !== "string" || name === "" || name === "Object") {
+    return "an object";
+  }
+  return MODULE in value && !ourClasses.has(made)
+    ? `${withArticle(name)} of another copy of @dlpack/deno`
+    : withArticle(name);
 }
 
 /** A noun with "a" or "an" before it. */
@@ -95,9 +105,6 @@ export function withArticle(noun: string): string {
   // "a uint8" and "a float32", but "an int8" and "an f32".
   return `${/^([aeio]|f\d)/i.test(noun) ? "an" : "a"} ${noun}`;
 }
-
-/** What tensors and capsules are known by to every copy of this module. */
-const MODULE = Symbol.for("@dlpack/deno");
 
 /**
  * Checks an option that is true or false.

@@ -600,3 +600,26 @@ Deno.test("Another version of the exchange is named, and nothing is used up", as
   }
   assertEquals(await held(), before);
 });
+
+Deno.test("Where another copy's tensor is not taken, the message says whose it is", () => {
+  const theirs = other.Tensor.from(new Float32Array(2));
+  const t = Tensor.from(new Float32Array(2));
+  const uses: (() => unknown)[] = [
+    () => ours.addressOf(theirs as never),
+    () => t.assign(theirs as never),
+    () => t.copy({ out: theirs as never }),
+    () => t.astype("float32", { out: theirs as never }),
+    () => ours.addressOf(theirs.__dlpack__({}) as never),
+  ];
+  for (const use of uses) {
+    const { message } = assertThrows(use, TypeError);
+    assertStringIncludes(message, "of another copy of @dlpack/deno");
+  }
+  // Of this one, and of one that has nothing to do with it.
+  class Tensor2 {}
+  Object.defineProperty(Tensor2, "name", { value: "Tensor" });
+  for (const value of [new Tensor2(), t.slice([0, 1])]) {
+    const { message } = assertThrows(() => t.set(0, value as never), TypeError);
+    assert(!message.includes("another copy"), message);
+  }
+});

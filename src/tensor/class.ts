@@ -39,7 +39,14 @@ import type {
   TypedArray,
   TypedArrayOf,
 } from "../dtype/table.ts";
-import { BufferError, checkFlag, checkOptions, describe } from "../errors.ts";
+import {
+  BufferError,
+  checkFlag,
+  checkOptions,
+  describe,
+  MODULE,
+  ourClasses,
+} from "../errors.ts";
 import {
   broadcastLayout,
   compactLayout,
@@ -150,6 +157,7 @@ export class Tensor<D extends DType = DType>
   #loan: Loan | null = null;
 
   static {
+    ourClasses.add(Tensor);
     make = (storage, layout) => new Tensor(KEY, storage, layout);
     lendTensor = (tensor) =>
       typeof tensor === "object" && tensor !== null && #loan in tensor
@@ -1117,7 +1125,7 @@ export class Tensor<D extends DType = DType>
    *
    * @ignore
    */
-  [Symbol.for("@dlpack/deno")](): Introduction {
+  [MODULE](): Introduction {
     return introduceTensor(!this.readOnly);
   }
 
