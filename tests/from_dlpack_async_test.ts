@@ -346,7 +346,6 @@ Deno.test("fromDlpackAsync() stops between two steps of a copy on the host", asy
         },
       }));
       assert(error === reason);
-      assertEquals(counts().live, 0);
     });
     assertEquals(deleted, 1);
     assert(steps < 3, "it went on");

@@ -641,15 +641,19 @@ Deno.test("10^5 calls of each row leave memory as it was", async () => {
   };
   for (const [name, call] of Object.entries(rows)) {
     many(call, 5_000);
-    await collectGarbage();
-    const start = mebibytes();
-    for (let part = 0; part < 10; part++) {
-      many(call, 10_000);
-      await new Promise((resolve) => setTimeout(resolve));
+    let growth = Infinity;
+    // What leaks does so again; other tests of this process may not.
+    for (let round = 0; growth >= 24 && round < 4; round++) {
+      await collectGarbage();
+      const start = mebibytes();
+      for (let part = 0; part < 10; part++) {
+        many(call, 10_000);
+        await new Promise((resolve) => setTimeout(resolve));
+      }
+      await collectGarbage();
+      assertEquals(liveTensors(), before, name);
+      growth = mebibytes() - start;
     }
-    await collectGarbage();
-    assertEquals(liveTensors(), before, name);
-    const growth = mebibytes() - start;
     assert(growth < 24, `${name}: ${growth} MiB more`);
   }
   const { made, deleted } = counts();
