@@ -9,7 +9,7 @@
 # round trip is right. `asnumpy()` of the same array copies as many bytes as
 # there are elements from its start, and gives other elements, without an error.
 #
-# Seen:
+# Seen, and compared with what comes now:
 #   decord 0.6.0 and NumPy 2.4.6
 #   compact [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 #     to_dlpack() [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
@@ -66,21 +66,8 @@ for name, array in {
     print("  asnumpy()  ", taken.asnumpy().tolist())
 EOF
 
-cat >"$folder/expected" <<'EOF'
-decord 0.6.0 and NumPy 2.4.6
-compact [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
-  to_dlpack() [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
-  asnumpy()   [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
-every second [0.0, 2.0, 4.0]
-  to_dlpack() [0.0, 2.0, 4.0]
-  asnumpy()   [0.0, 1.0, 2.0]
-transposed [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
-  to_dlpack() [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
-  asnumpy()   [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
-EOF
-
 "$folder/venv/bin/python" "$folder/run.py" | tee "$folder/seen"
-if ! diff "$folder/expected" "$folder/seen"; then
+if ! diff <(sed -n 's/^#   //p' "$0") "$folder/seen"; then
   echo "The behaviour is no longer as described." >&2
   exit 1
 fi
