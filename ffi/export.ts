@@ -7,16 +7,10 @@
 import { BufferError } from "../src/errors.ts";
 import { MANAGED, MAX_NDIM, VERSIONED } from "./abi.ts";
 import { hasPermission, libc } from "./libc.ts";
-import {
-  addressOf,
-  addressOfArray,
-  pointerTo,
-  writeAddress,
-} from "./memory.ts";
-import { type DeleterHere, note, Owner } from "./owner.ts";
+import { addressOf, addressOfArray, writeAddress } from "./memory.ts";
+import { type DeleterHere, Owner } from "./owner.ts";
 import {
   axesBytes,
-  type DeleterSpec,
   type FlagSpec,
   type TensorSpec,
   writeAxes,
@@ -31,23 +25,25 @@ export interface ExportSpec extends TensorSpec, FlagSpec {
   readonly versioned: boolean;
 }
 
-/** What a consumer still has: kept until it calls the deleter. */
+/** An export: kept until the memory is given back. */
 class Export implements DeleterHere {
   readonly #id: number;
   /** The struct: the address of a block of the C library, or memory of ours. */
   readonly #struct: bigint | Uint8Array<ArrayBuffer>;
   /** The bytes of its elements. */
   readonly #bytes: number;
+  /** What gives the memory back, or is the memory. */
+  #kept: Owner | ArrayBufferView | null;
   #release: (() => void) | null;
   /** What else must not be collected. */
-  #kept: unknown;
+  #keptToo: unknown;
   #isOut = false;
 
   constructor(
     id: number,
     struct: bigint | Uint8Array<ArrayBuffer>,
     bytes: number,
-    kept: unknown,
+    kept: Owner | ArrayBufferView | null,
     release: (() => void) | null,
   ) {
     this.#id = id;
@@ -59,36 +55,37 @@ class Export implements DeleterHere {
 
   /** A consumer outside of this module has it from here on. */
   moved(kept: unknown): void {
-    this.#kept = [this.#kept, kept];
+    this.#keptToo = kept;
     this.#isOut = true;
-    out.count++;
-    out.bytes += this.#bytes;
+    out.set(this.#id, this);
+    bytesOut += this.#bytes;
   }
 
   run(): void {
-    if (!exported.delete(this.#id)) return;
     if (this.#isOut) {
-      out.count--;
-      out.bytes -= this.#bytes;
+      if (!out.delete(this.#id)) return;
+      bytesOut -= this.#bytes;
     }
     if (typeof this.#struct === "bigint") libc()?.free(this.#struct);
-    // Whoever still refers to this must not keep more.
+    const kept = this.#kept;
     const release = this.#release;
-    this.#kept = this.#release = null;
+    // Whoever still refers to this must not keep more.
+    this.#kept = this.#release = this.#keptToo = null;
+    if (kept instanceof Owner) kept.unhold();
     release?.();
   }
 }
 
-/** Every export whose consumer is not done, by `manager_ctx`. */
-const exported = new Map<number, Export>();
 let lastId = 0;
 
-/** Those of them that were handed over. */
-const out = { count: 0, bytes: 0 };
+/** Those that consumers outside of this module have, by `manager_ctx`. */
+const out = new Map<number, Export>();
+/** The bytes of their elements. */
+let bytesOut = 0;
 
 /** The shared exports that consumers still hold, and the bytes of their elements. */
 export function exportsOut(): { count: number; bytes: number } {
-  return { ...out };
+  return { count: out.size, bytes: bytesOut };
 }
 
 /**
@@ -110,25 +107,25 @@ export function exportShared(
 ): Owner {
   const id = ++lastId;
   const length = structBytes(spec);
-  const block = libc()?.malloc(BigInt(length)) ?? 0n;
-  const struct = block === 0n ? new Uint8Array(length) : block;
+  const block = libc()?.malloc(length) ?? 0n;
+  const struct = block === 0n ? new Uint8Array(Number(length)) : block;
   const address = typeof struct === "bigint" ? struct : addressOfArray(struct);
   const deleter = deleterOf(spec.versioned).address;
-  writeStruct(spec, address, { managerCtx: BigInt(id), deleter });
-  let end = release;
-  if (kept instanceof Owner) {
-    kept.hold();
-    end = () => {
-      kept.unhold();
-      release?.();
-    };
-  }
-  const made = new Export(id, struct, bytes, kept, end);
-  exported.set(id, made);
+  writeStruct(spec, spec.data, address, id, deleter);
+  if (kept instanceof Owner) kept.hold();
   const owner = ownerAt(address, spec);
-  owner.deleteHere(made);
+  owner.deleteHere(new Export(id, struct, bytes, kept, release));
   return owner;
 }
+
+/** Frees a copy that never left this module, without the way through its struct. */
+const freeHere: DeleterHere = {
+  // From here on the consumer calls `free`, of which nobody tells.
+  moved(): void {},
+  run(place): void {
+    libc()?.free(typeof place === "bigint" ? place : addressOf(place));
+  },
+};
 
 /** What consumers may expect of fresh memory: a cache line, in bytes. */
 const ALIGNMENT = 64n;
@@ -143,13 +140,14 @@ const ALIGNMENT = 64n;
  * @throws {BufferError} `"copy"` when there is no memory for it.
  */
 export function exportCopy(
-  spec: Omit<ExportSpec, "data" | "byteOffset">,
-  data: Uint8Array<ArrayBuffer>,
+  spec: Omit<ExportSpec, "data">,
+  data: ArrayBufferView,
 ): Owner | null {
   const c = libc();
   if (c === null) return null;
   const length = structBytes(spec);
-  const bytes = BigInt(length + data.length) + ALIGNMENT;
+  const dataLength = BigInt(data.byteLength);
+  const bytes = length + dataLength + ALIGNMENT;
   const address = c.malloc(bytes);
   if (address === 0n) {
     throw new BufferError(
@@ -157,33 +155,47 @@ export function exportCopy(
       `Cannot export a copy: there is no memory for ${bytes} bytes`,
     );
   }
-  const end = address + BigInt(length);
-  const dataAddress = data.length === 0
+  const end = address + length;
+  const dataAddress = dataLength === 0n
     ? 0n
     : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
   freeAddress ??= addressOf(c.freePointer as Deno.PointerObject);
-  const full = { ...spec, data: dataAddress, byteOffset: 0n };
-  writeStruct(full, address, { managerCtx: 0n, deleter: freeAddress });
-  if (data.length > 0) writeAddress(dataAddress, data, data.length);
-  return ownerAt(address, full);
+  writeStruct(spec, dataAddress, address, 0, freeAddress);
+  if (dataLength > 0n) {
+    c.copyToAddress(dataAddress, data as BufferSource, dataLength);
+  }
+  const owner = ownerAt(address, spec);
+  owner.deleteHere(freeHere);
+  return owner;
 }
 
 let freeAddress: bigint | undefined;
 
-function ownerAt(address: bigint, { versioned }: ExportSpec): Owner {
-  const name = versioned ? "dltensor_versioned" : "dltensor";
-  const owner = new Owner(pointerTo(address)!, name);
-  note(owner);
-  return owner;
+function ownerAt(
+  address: bigint,
+  { versioned }: Pick<ExportSpec, "versioned">,
+): Owner {
+  return new Owner(address, versioned ? "dltensor_versioned" : "dltensor");
 }
 
+// As BigInts, as the C library takes them: to make one takes longer than to call it.
+const versionedLength = BigInt(VERSIONED.size);
+const legacyLength = BigInt(MANAGED.size);
+/** Of lengths or strides, by how many there are. */
+const axesLength = Array.from(
+  { length: 2 * MAX_NDIM + 1 },
+  (_, n) => BigInt(axesBytes(n)),
+);
+
 /** The bytes of a struct with its shape and strides behind it. */
-function structBytes(
-  { versioned, shape }: Pick<ExportSpec, "versioned" | "shape">,
-): number {
-  return (versioned ? VERSIONED.size : MANAGED.size) +
-    2 * axesBytes(shape.length);
+function structBytes(spec: Pick<ExportSpec, "versioned" | "shape">): bigint {
+  return beforeAxes(spec) + axesLength[2 * spec.shape.length]!;
+}
+
+/** The bytes of a struct alone. */
+function beforeAxes({ versioned }: Pick<ExportSpec, "versioned">): bigint {
+  return versioned ? versionedLength : legacyLength;
 }
 
 /** Where structs are written before they go to native memory. */
@@ -192,19 +204,21 @@ const draftView = new DataView(draft.buffer);
 
 /** Writes a managed tensor to an address, its shape and strides behind it. */
 function writeStruct(
-  spec: ExportSpec,
+  spec: Omit<ExportSpec, "data">,
+  data: bigint,
   address: bigint,
-  deleter: DeleterSpec,
+  managerCtx: number,
+  deleter: bigint,
 ): void {
   const { size, tensor } = spec.versioned ? VERSIONED : MANAGED;
   const { length: ndim } = spec.shape;
   const stridesAt = size + axesBytes(ndim);
-  draft.fill(0, 0, size);
-  if (spec.versioned) writeVersioned(draftView, 0, spec, deleter);
-  else writeLegacy(draftView, 0, deleter);
-  const toShape = ndim === 0 ? 0n : address + BigInt(size);
-  const toStrides = ndim === 0 ? 0n : address + BigInt(stridesAt);
-  writeTensor(draftView, tensor, spec, toShape, toStrides);
+  const called = { managerCtx, deleter };
+  if (spec.versioned) writeVersioned(draftView, 0, spec, called);
+  else writeLegacy(draftView, 0, called);
+  const toShape = ndim === 0 ? 0n : address + beforeAxes(spec);
+  const toStrides = ndim === 0 ? 0n : toShape + axesLength[ndim]!;
+  writeTensor(draftView, tensor, spec, data, toShape, toStrides);
   writeAxes(draftView, size, spec.shape);
   writeAxes(draftView, stridesAt, spec.strides);
   writeAddress(address, draft, structBytes(spec));
@@ -234,7 +248,7 @@ function makeDeleter(managerCtxAt: number): Deleter {
     // Not by `self`: a consumer may call with a copy of the struct.
     const id = new Deno.UnsafePointerView(self).getBigUint64(managerCtxAt);
     try {
-      exported.get(Number(id))?.run();
+      out.get(Number(id))?.run();
     } catch (error) {
       // C cannot catch it.
       console.error("The release of memory threw:", error);

@@ -20,7 +20,7 @@ import {
 } from "./write.ts";
 
 /** Nobody has to be told when a call is over. */
-const NO_DELETER = { managerCtx: 0n, deleter: 0n } as const;
+const NO_DELETER = { managerCtx: 0, deleter: 0n } as const;
 
 /**
  * The structs of a tensor, as native functions borrow them.
@@ -79,7 +79,7 @@ export class Loan {
       this.#kept = [];
       return;
     }
-    const { shape } = spec;
+    const { shape, data } = spec;
     // A tensor without axes has an address for them, too: some libraries look.
     const axes = axesBytes(Math.max(shape.length, 1));
     const legacyAt = VERSIONED.size;
@@ -94,15 +94,15 @@ export class Loan {
     const toStrides = toShape + BigInt(axes);
     this.isContiguous = isContiguous(shape, strides);
     writeVersioned(view, 0, spec, NO_DELETER);
-    writeTensor(view, VERSIONED.tensor, spec, toShape, toStrides);
+    writeTensor(view, VERSIONED.tensor, spec, data, toShape, toStrides);
     const toLegacy = this.isContiguous ? 0n : toStrides;
-    writeTensor(view, legacyAt + MANAGED.tensor, spec, toShape, toLegacy);
+    writeTensor(view, legacyAt + MANAGED.tensor, spec, data, toShape, toLegacy);
     writeLegacy(view, legacyAt, NO_DELETER);
 
     this.versioned = address;
     this.tensor = address + BigInt(VERSIONED.tensor);
     this.legacy = address + BigInt(legacyAt);
-    this.data = spec.data;
+    this.data = data;
     this.byteOffset = spec.byteOffset;
     this.isInside = spec.byteOffset !== 0n;
     this.isPadded = spec.isPadded;

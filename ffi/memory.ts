@@ -67,13 +67,12 @@ export function peek(address: number, bytes: number): ArrayBuffer {
 export function writeAddress(
   to: bigint,
   from: Uint8Array<ArrayBuffer>,
-  length: number,
+  length: bigint,
 ): void {
   const c = libc();
-  if (c !== null) c.copyToAddress(to, from, BigInt(length));
-  else {new Uint8Array(bufferAt(Number(to), length)).set(
-      from.subarray(0, length),
-    );}
+  if (c !== null) return c.copyToAddress(to, from, length);
+  const bytes = from.subarray(0, Number(length));
+  new Uint8Array(bufferAt(Number(to), bytes.length)).set(bytes);
 }
 
 /**
@@ -154,7 +153,7 @@ export class Block {
     this.#memory = address === 0n ? new Uint8Array(bytes + 16) : address;
     if (typeof this.#memory === "bigint") {
       this.address = address;
-      writeAddress(address, new Uint8Array(bytes), bytes);
+      writeAddress(address, new Uint8Array(bytes), BigInt(bytes));
     } else {
       const start = addressOfArray(this.#memory);
       this.address = start + (16n - start % 16n) % 16n;

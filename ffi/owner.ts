@@ -34,6 +34,7 @@ import {
   type Block,
   bufferAt,
   lowWordOf,
+  pointerTo,
 } from "./memory.ts";
 import * as pressure from "./pressure.ts";
 
@@ -47,8 +48,12 @@ export interface KeptOpen {
 
 /** A deleter that is JavaScript of ours: called without the way through C. */
 export interface DeleterHere {
-  /** Gives the memory back, once. */
-  run(): void;
+  /**
+   * Gives the memory back, once.
+   *
+   * @param place Where the struct is.
+   */
+  run(place: Place): void;
   /**
    * The struct was given to a consumer outside of this module, who will call the
    * deleter.
@@ -58,12 +63,16 @@ export interface DeleterHere {
   moved(kept: unknown): void;
 }
 
+/** Where a struct is: a pointer, or an address. */
+export type Place = Deno.PointerObject | bigint;
+
 /** Where a managed tensor is in its life. */
 type State = "unconsumed" | "consumed" | "released" | "moved";
 
 /** One struct of a producer. It must not know its owner: it would outlive it. */
 interface Managed {
-  readonly pointer: Deno.PointerObject;
+  /** Where it is: of a struct of ours the address, until somebody asks for the pointer. */
+  place: Place;
   readonly name: ManagedName;
   /** The lower half of the pointer, once somebody claimed it. */
   low: number;
@@ -188,7 +197,7 @@ export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
   const other = claims[place]!;
   if (
     other !== null && other.low === low && !isOver(other) &&
-    addressOf(other.pointer) === addressOf(pointer)
+    addressOf(pointerOf(other)) === addressOf(pointer)
   ) {
     throw new BufferError(
       "consumed",
@@ -198,7 +207,7 @@ export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
     );
   }
   const owner = new Owner(pointer, name);
-  note(owner, low);
+  noteAt(managedOf(owner), low);
   return owner;
 }
 
@@ -243,11 +252,11 @@ export function notAPointer(value: unknown): TypeError {
 }
 
 /** Notes who owns a struct, for whoever claims it again. */
-export function note(
-  owner: Owner,
-  low: number = lowWordOf(owner.pointer),
-): void {
-  const managed = managedOf(owner);
+export function note(owner: Owner): void {
+  noteAt(managedOf(owner), lowWordOf(owner.pointer));
+}
+
+function noteAt(managed: Managed, low: number): void {
   managed.low = low;
   claims[low >>> 4 & CLAIMS - 1] = managed;
 }
@@ -277,14 +286,19 @@ export class Owner {
     managedOf = (owner) => owner.#managed;
   }
 
-  /** Takes a struct that nobody else owns. */
-  constructor(pointer: Deno.PointerObject, name: ManagedName) {
+  /**
+   * Takes a struct that nobody else owns.
+   *
+   * @param place Its pointer; or its address, of which a pointer is made when
+   * it is first needed: that takes as long as a third of an export.
+   */
+  constructor(place: Place, name: ManagedName) {
     if (!listensForExit) {
       listensForExit = true;
       addEventListener("unload", releaseAll);
     }
     this.#managed = {
-      pointer,
+      place,
       name,
       low: 0,
       state: "unconsumed",
@@ -316,7 +330,7 @@ export class Owner {
 
   /** Where the struct is. */
   get pointer(): Deno.PointerObject {
-    return this.#managed.pointer;
+    return pointerOf(this.#managed);
   }
 
   /** The library that stays open for this tensor, if any. */
@@ -370,8 +384,8 @@ export class Owner {
    * to be.
    */
   peek(): Header {
-    const { pointer, name } = this.#managed;
-    const header = readHeader(pointer, name);
+    const { name } = this.#managed;
+    const header = readHeader(this.pointer, name);
     if (header === null) throw impossible(name);
     return header;
   }
@@ -383,8 +397,8 @@ export class Owner {
    * said to be: then it is let go, and nothing in it is called.
    */
   header(): Header {
-    const { pointer, name } = this.#managed;
-    const header = readHeader(pointer, name);
+    const { name } = this.#managed;
+    const header = readHeader(this.pointer, name);
     if (header === null) {
       this.moveAway();
       throw impossible(name);
@@ -467,7 +481,7 @@ export class Owner {
     if (managed.deleteHere !== null) managed.deleteHere.moved(this.#kept);
     // Nobody tells when another's deleter was called.
     else if (this.#kept !== undefined) keptForGood.push(this.#kept);
-    return managed.pointer;
+    return pointerOf(managed);
   }
 
   /**
@@ -548,6 +562,15 @@ export class Owner {
   }
 }
 
+function pointerOf(managed: Managed): Deno.PointerObject {
+  const { place } = managed;
+  if (typeof place !== "bigint") return place;
+  const pointer = managed.place = pointerTo(place)!;
+  // From here on somebody may wrap it again.
+  noteAt(managed, lowWordOf(pointer));
+  return pointer;
+}
+
 function settleAll(): void {
   settlesSoon = false;
   for (const owner of unsettled.splice(0)) settle(owner);
@@ -576,18 +599,25 @@ function letGo(managed: Managed): void {
 /** The one place that calls a deleter. */
 function release(managed: Managed): void {
   if (isOver(managed)) return;
-  const { pointer, name, library, deleteHere } = managed;
-  const deleter = deleteHere !== null ? 0n : managed.deleter ??
-    (readHeader(pointer, name) === null ? 0n : readDeleter(name));
+  const { library, deleteHere } = managed;
+  const deleter = deleteHere !== null ? 0n : deleterOf(managed);
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
   try {
-    if (deleteHere !== null) deleteHere.run();
-    else if (deleter !== 0n) callDeleter(pointer, deleter);
+    if (deleteHere !== null) deleteHere.run(managed.place);
+    else if (deleter !== 0n) callDeleter(pointerOf(managed), deleter);
   } finally {
     library?.release();
     managed.after?.();
   }
+}
+
+/** The address of the deleter in the struct: 0 for none, or where it cannot be one. */
+function deleterOf(managed: Managed): bigint {
+  const { deleter, name } = managed;
+  if (deleter !== undefined) return deleter;
+  const isOdd = readHeader(pointerOf(managed), name) === null;
+  return isOdd ? 0n : readDeleter(name);
 }
 
 const deleterType = { parameters: ["pointer"], result: "void" } as const;

@@ -38,8 +38,8 @@ export interface FlagSpec {
 
 /** Who is to be called, and with what, when a consumer is done; 0 for nobody. */
 export interface DeleterSpec {
-  /** `manager_ctx`. */
-  readonly managerCtx: bigint;
+  /** `manager_ctx`: a number of ours, no address. */
+  readonly managerCtx: number;
   /** `deleter`. */
   readonly deleter: bigint;
 }
@@ -56,25 +56,33 @@ export function writeAxes(
   values: readonly number[],
 ): void {
   for (let axis = 0; axis < values.length; axis++) {
-    view.setBigInt64(at + axesBytes(axis), BigInt(values[axis]!), true);
+    writeInteger(view, at + axesBytes(axis), values[axis]!);
   }
 }
 
+/** Writes 64 bits by halves: to make a BigInt of each number takes longer than all else here. */
+function writeInteger(view: DataView, at: number, value: number): void {
+  view.setInt32(at, value, true);
+  view.setInt32(at + 4, Math.floor(value / 2 ** 32), true);
+}
+
 /**
- * Writes a `DLTensor`.
+ * Writes a `DLTensor`, every byte of it.
  *
  * @param at Where it begins.
+ * @param data The address of the elements, or a handle; 0 for NULL.
  * @param shape The address of the lengths; 0 for NULL.
  * @param strides The address of the strides; 0 for NULL.
  */
 export function writeTensor(
   view: DataView,
   at: number,
-  spec: TensorSpec,
+  spec: Omit<TensorSpec, "data">,
+  data: bigint,
   shape: bigint,
   strides: bigint,
 ): void {
-  view.setBigUint64(at + TENSOR.data, spec.data, true);
+  view.setBigUint64(at + TENSOR.data, data, true);
   view.setInt32(at + TENSOR.deviceType, spec.device[0], true);
   view.setInt32(at + TENSOR.deviceId, spec.device[1], true);
   view.setInt32(at + TENSOR.ndim, spec.shape.length, true);
@@ -86,7 +94,7 @@ export function writeTensor(
   view.setBigUint64(at + TENSOR.byteOffset, spec.byteOffset, true);
 }
 
-/** Writes what is before the `DLTensor` of a versioned struct. */
+/** Writes what is before the `DLTensor` of a versioned struct, every byte of it. */
 export function writeVersioned(
   view: DataView,
   at: number,
@@ -95,19 +103,19 @@ export function writeVersioned(
 ): void {
   view.setUint32(at + VERSIONED.major, VERSION[0], true);
   view.setUint32(at + VERSIONED.minor, VERSION[1], true);
-  view.setBigUint64(at + VERSIONED.managerCtx, managerCtx, true);
+  writeInteger(view, at + VERSIONED.managerCtx, managerCtx);
   view.setBigUint64(at + VERSIONED.deleter, deleter, true);
   const flags = (readOnly ? FLAG.readOnly : 0) |
     (isCopied ? FLAG.isCopied : 0) | (isPadded ? FLAG.subbytePadded : 0);
-  view.setBigUint64(at + VERSIONED.flags, BigInt(flags), true);
+  writeInteger(view, at + VERSIONED.flags, flags);
 }
 
-/** Writes what is behind the `DLTensor` of a legacy struct. */
+/** Writes what is behind the `DLTensor` of a legacy struct, every byte of it. */
 export function writeLegacy(
   view: DataView,
   at: number,
   { managerCtx, deleter }: DeleterSpec,
 ): void {
-  view.setBigUint64(at + MANAGED.managerCtx, managerCtx, true);
+  writeInteger(view, at + MANAGED.managerCtx, managerCtx);
   view.setBigUint64(at + MANAGED.deleter, deleter, true);
 }

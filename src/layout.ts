@@ -96,7 +96,13 @@ export function cStrides(shape: readonly number[]): number[] {
 export function stridesToTell(
   shape: readonly number[],
   strides: readonly number[],
-): number[] {
+): readonly number[] {
+  // Most tensors have no such axis.
+  let isPlain = true;
+  for (let axis = 0; axis < shape.length; axis++) {
+    if (shape[axis]! <= 1) isPlain = false;
+  }
+  if (isPlain) return strides;
   const compact = cStrides(shape);
   return strides.map((stride, axis) =>
     shape[axis]! > 1 ? stride : compact[axis]!

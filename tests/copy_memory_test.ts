@@ -144,15 +144,25 @@ Deno.test("dispose of a copy whose ArrayBuffer was transferred does nothing", ()
   assertBufferError(() => copy.get(0, 0), "released", "given back");
 });
 
-Deno.test("An exported copy leaves its own copy for the next one", () => {
+Deno.test("An exported copy leaves what its elements were put in order in", () => {
+  const turned = matrix.transpose();
+  const inOrder = turned.copy().data;
   drain();
-  const capsule: DlpackCapsule = matrix.__dlpack__({
+  const capsule: DlpackCapsule = turned.__dlpack__({
     maxVersion: [1, 3],
     copy: true,
   });
   using consumer = fromDlpack(capsule);
-  assertEquals(consumer.get(199, 299), 59_999);
-  assertEquals(nextMemory(), matrix.data);
+  assertEquals(consumer.get(299, 199), 59_999);
+  assertEquals(nextMemory(), inOrder);
+});
+
+Deno.test("An exported copy of what is in order takes no other memory", () => {
+  drain();
+  const capsule = matrix.__dlpack__({ maxVersion: [1, 3], copy: true });
+  using consumer = fromDlpack(capsule);
+  assertEquals(consumer.data, matrix.data);
+  assertEquals(isUsed(nextMemory()), false);
 });
 
 Deno.test("Memory of copies that nobody uses is bounded", () => {

@@ -402,6 +402,34 @@ testBothPaths("A copied export is the consumer's alone, in C order", () => {
   }
 });
 
+testBothPaths("What lies in order is copied from any kind of buffer", () => {
+  const bytes = Uint8Array.from({ length: 64 }, (_, i) => i * 5);
+  const buffers = [
+    new ArrayBuffer(64),
+    new ArrayBuffer(64, { maxByteLength: 128 }),
+    new SharedArrayBuffer(64),
+    new WebAssembly.Memory({ initial: 1 }).buffer,
+  ];
+  const arrays = new Set(dtypeNames.map((name) => dtypeByName(name)!.array));
+  for (const buffer of buffers) {
+    new Uint8Array(buffer).set(bytes);
+    for (const array of arrays) {
+      const width = array.BYTES_PER_ELEMENT;
+      const t: Tensor = Tensor.from(new array(buffer, 0, 64 / width));
+      for (
+        const [from, to] of [[0, t.size], [1, t.size - 1], [2, 2]] as const
+      ) {
+        const part = t.slice([from, to]).__dlpack__({ copy: true });
+        consume(part, (consumer) => {
+          const expected = bytes.slice(from * width, to * width);
+          const read = consumer.read(new Uint8Array(expected.length));
+          assertEquals(read, expected, `${array.name} from ${from} to ${to}`);
+        });
+      }
+    }
+  }
+});
+
 testBothPaths("A copied export needs its source no longer", async () => {
   let consumer!: Consumer;
   const deleted = deletions(() => {

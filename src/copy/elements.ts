@@ -69,6 +69,28 @@ export function copyOf(
 }
 
 /**
+ * The elements of a strided view in C order, for whoever only reads them: a
+ * copy where they do not lie so.
+ *
+ * @throws {BufferError} `"copy"` when there is no memory for it.
+ */
+export function inOrder(
+  info: DTypeInfo,
+  isPacked: boolean,
+  data: TypedArray,
+  layout: Layout,
+): { readonly elements: TypedArray; readonly isCopy: boolean } {
+  const { shape, strides, offset } = layout;
+  if (isPacked || !isContiguous(shape, strides)) {
+    return { elements: copyOf(info, isPacked, data, layout), isCopy: true };
+  }
+  const end = offset + sizeOf(shape);
+  const isAll = offset === 0 && entriesOf(info, false, end) === data.length;
+  const elements = isAll ? data : elementsOf(info, data, offset, end);
+  return { elements, isCopy: false };
+}
+
+/**
  * Copies the elements of a strided view into `into`, in C order.
  *
  * @param info The dtype of both.

@@ -255,20 +255,27 @@ export function checkAxes(ndim: number): void {
   );
 }
 
+/** What is on some device. */
+interface Placed {
+  readonly deviceType: number;
+  readonly deviceId: number;
+}
+
 /**
  * Checks a consumer's request, and says whether it gets the versioned struct.
  *
- * @param device Where the memory is.
+ * @param storage Where the memory is.
  * @throws {TypeError} When an option is of the wrong kind, or a stream is asked
  * of host memory.
  * @throws {BufferError} `"device"` when it is not where it is wanted.
  */
 export function checkRequest(
   request: DlpackRequest,
-  device: readonly [type: number, id: number],
+  storage: Placed,
 ): boolean {
   checkOptions("__dlpack__()", request);
   const { stream, maxVersion, dlDevice, copy } = request;
+  const { deviceType, deviceId } = storage;
   if (stream !== undefined && stream !== null) {
     throw new TypeError(
       `Cannot export host memory on stream ${describe(stream)}: it has no ` +
@@ -283,13 +290,13 @@ export function checkRequest(
   checkPair("maxVersion", maxVersion);
   checkPair("dlDevice", dlDevice);
   if (
-    dlDevice && !isCpu(dlDevice, device) &&
-    !(dlDevice[0] === device[0] && dlDevice[1] === device[1])
+    dlDevice && !isCpu(dlDevice, deviceType) &&
+    !(dlDevice[0] === deviceType && dlDevice[1] === deviceId)
   ) {
     throw new BufferError(
       "device",
-      `Cannot export a tensor on ${nameOf(device)} to ${nameOf(dlDevice)}: ` +
-        "leave dlDevice out, or ask for the CPU, [1, 0]",
+      `Cannot export a tensor on ${nameOf([deviceType, deviceId])} to ` +
+        `${nameOf(dlDevice)}: leave dlDevice out, or ask for the CPU, [1, 0]`,
     );
   }
   return (maxVersion?.[0] ?? 0) >= 1;
@@ -298,9 +305,9 @@ export function checkRequest(
 /** Whether the CPU is wanted of memory that it reads as its own. */
 function isCpu(
   wanted: readonly [type: number, id: number],
-  device: readonly [type: number, id: number],
+  deviceType: number,
 ): boolean {
-  return isHost(device[0]) && wanted[0] === DeviceType.cpu && wanted[1] === 0;
+  return isHost(deviceType) && wanted[0] === DeviceType.cpu && wanted[1] === 0;
 }
 
 function nameOf([type, id]: readonly [type: number, id: number]): string {
@@ -313,7 +320,8 @@ function checkPair(
 ): void {
   if (pair === undefined || pair === null) return;
   if (
-    Array.isArray(pair) && pair.length === 2 && pair.every(Number.isInteger)
+    Array.isArray(pair) && pair.length === 2 &&
+    Number.isInteger(pair[0]) && Number.isInteger(pair[1])
   ) {
     return;
   }

@@ -1,4 +1,4 @@
-import { exportCopy, exportShared, type ExportSpec } from "../../ffi/export.ts";
+import { exportCopy, exportShared } from "../../ffi/export.ts";
 import { isPermitted } from "../../ffi/libc.ts";
 import { Loan } from "../../ffi/loan.ts";
 import { addressOfArray } from "../../ffi/memory.ts";
@@ -18,6 +18,7 @@ import {
   copyElements,
   copyOf,
   type Elements,
+  inOrder,
   moveElements,
 } from "../copy/elements.ts";
 import { allocate, giveBack, orNoMemory } from "../copy/memory.ts";
@@ -50,6 +51,7 @@ import {
 import {
   broadcastLayout,
   compactLayout,
+  cStrides,
   describeShape,
   extentOf,
   isContiguous,
@@ -102,6 +104,9 @@ let lookInto: (tensor: Tensor) => Elements & { readonly data: TypedArray };
 // What an overload's implementation takes nobody sees.
 // deno-lint-ignore no-explicit-any
 type Any = any;
+
+/** Where copies are: a `DLDevice`. */
+const CPU = [DeviceType.cpu, 0] as const;
 
 /** Only this file makes tensors by themselves. */
 const KEY = Symbol("Tensor.from()");
@@ -988,26 +993,33 @@ export class Tensor<D extends DType = DType>
   __dlpack__(request: DlpackRequest = {}): DlpackCapsule {
     const storage = this.#storage;
     storage.check();
-    const { info, isPacked } = storage;
-    const versioned = checkRequest(request, this.__dlpack_device__());
+    const versioned = checkRequest(request, storage);
     checkAxes(this.ndim);
     const isCopied = request.copy === true;
-    const isPadded = info.bits < 8 && !isPacked;
-    if (storage.readOnly && !versioned && !isCopied) {
+    if (!versioned) this.#checkLegacy(isCopied);
+    return isCopied
+      ? this.#exportCopy(versioned)
+      : this.#share(versioned, false, request.dlDevice);
+  }
+
+  /** Checks that a legacy struct can say what this is. */
+  #checkLegacy(isCopied: boolean): void {
+    const { info, isPacked, readOnly } = this.#storage;
+    if (readOnly && !isCopied) {
       throw new BufferError(
         "readonly",
         "Cannot export a read-only tensor as a legacy struct, which cannot " +
           "say so: ask for maxVersion [1, 0] or newer, or for a copy",
       );
     }
-    if (isPadded && !versioned) {
+    if (info.bits < 8 && !isPacked) {
       throw new BufferError(
         "dtype",
         `Cannot export padded ${info.name} elements as a legacy struct, which ` +
           "cannot say so: ask for maxVersion [1, 1] or newer",
       );
     }
-    if (info.name === "uint1" && !versioned) {
+    if (info.name === "uint1") {
       throw new BufferError(
         "dtype",
         "Cannot export uint1 elements as a legacy struct, where they mean a " +
@@ -1015,33 +1027,60 @@ export class Tensor<D extends DType = DType>
           'astype("bool")',
       );
     }
+  }
+
+  /** A struct over this very memory. */
+  #share(
+    versioned: boolean,
+    isCopied: boolean,
+    // Pinned memory is the CPU's as well, where that is asked for.
+    device: readonly [type: number, id: number] | null | undefined,
+  ): DlpackCapsule {
+    const { info: { code, bits }, isPacked, readOnly } = this.#storage;
+    const { shape, strides } = this.#layout;
     const spec = {
       versioned,
-      readOnly: storage.readOnly && !isCopied,
+      readOnly,
       isCopied,
-      isPadded,
-      // Pinned memory is the CPU's as well, where that is asked for.
-      device: request.dlDevice ?? this.__dlpack_device__(),
+      isPadded: bits < 8 && !isPacked,
+      device: device ?? this.__dlpack_device__(),
+      code,
+      bits,
+      lanes: 1,
+      shape,
+      strides: stridesToTell(shape, strides),
+      data: this.#start(),
+      byteOffset: 0n,
+    };
+    return capsuleOf(exportShared(spec, this.nbytes, this.#keeper()));
+  }
+
+  /** A struct of a copy, which is the consumer's alone. */
+  #exportCopy(versioned: boolean): DlpackCapsule {
+    const { info, isPacked, data } = this.#storage;
+    const { shape } = this.#layout;
+    const spec = {
+      versioned,
+      readOnly: false,
+      isCopied: true,
+      isPadded: info.bits < 8 && !isPacked,
+      device: CPU,
       code: info.code,
       bits: info.bits,
       lanes: 1,
-      shape: this.#layout.shape,
-      strides: stridesToTell(this.#layout.shape, this.#layout.strides),
+      shape,
+      strides: cStrides(shape),
+      byteOffset: 0n,
     };
-    if (!isCopied) return this.#share(spec);
-    const copy = this.copy();
-    const { strides } = copy.#layout;
-    const copied = { ...spec, device: [DeviceType.cpu, 0], strides } as const;
-    const { buffer } = copy.#storage.data;
-    const owner = exportCopy(copied, new Uint8Array(buffer as ArrayBuffer));
-    if (owner === null) return copy.#share(copied);
-    copy[Symbol.dispose]();
-    return capsuleOf(owner);
-  }
-
-  #share(spec: Omit<ExportSpec, "data" | "byteOffset">): DlpackCapsule {
-    const full = { ...spec, data: this.#start(), byteOffset: 0n };
-    return capsuleOf(exportShared(full, this.nbytes, this.#keeper()));
+    const { elements, isCopy } = inOrder(info, isPacked, data, this.#layout);
+    try {
+      const owner = exportCopy(spec, elements);
+      return owner === null
+        ? this.copy().#share(versioned, true, null)
+        : capsuleOf(owner);
+    } finally {
+      if (isCopy) giveBack(elements);
+    }
   }
 
   /** The address of element [0, …, 0]: 0 when there is none. */

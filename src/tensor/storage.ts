@@ -125,17 +125,10 @@ export class ArrayStorage implements Storage {
   }
 
   addressAt(byteOffset: number): bigint {
-    const { buffer } = this.show();
-    if (buffer instanceof ArrayBuffer && buffer.resizable) {
-      throw new BufferError(
-        "data",
-        "Cannot export a resizable ArrayBuffer, which can take the memory " +
-          "away from its consumer: ask for a copy",
-      );
-    }
+    const data = this.show();
     // It stays where it is for as long as `data` is there.
-    this.#address ??= addressOfArray(this.data);
-    return this.#address + BigInt(byteOffset);
+    const start = this.#address ??= addressThatStays(data);
+    return byteOffset === 0 ? start : start + BigInt(byteOffset);
   }
 
   check(): void {
@@ -165,6 +158,18 @@ export class ArrayStorage implements Storage {
     this.#isDisposed = true;
     this.live = GONE;
   }
+}
+
+function addressThatStays(data: TypedArray): bigint {
+  const { buffer } = data;
+  if (buffer instanceof ArrayBuffer && buffer.resizable) {
+    throw new BufferError(
+      "data",
+      "Cannot export a resizable ArrayBuffer, which can take the memory " +
+        "away from its consumer: ask for a copy",
+    );
+  }
+  return addressOfArray(data);
 }
 
 /** So many elements are read one by one before it is worth to make `data`. */
