@@ -34,6 +34,22 @@ export function measure(run: () => void, seconds: number): number {
   }
 }
 
+/**
+ * The same, of the fastest run: for what is over before the machine turns to
+ * somebody else's work, which then does not count.
+ */
+export function measureFastest(run: () => void, seconds: number): number {
+  const end = performance.now() + seconds * 1e3;
+  let fastest = Infinity;
+  for (let start = performance.now(); start < end;) {
+    run();
+    const now = performance.now();
+    fastest = Math.min(fastest, now - start);
+    start = now;
+  }
+  return fastest * 1e6;
+}
+
 /** The middle one. */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);

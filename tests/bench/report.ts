@@ -106,6 +106,26 @@ export function judge(rows: readonly Row[]): Judgement[] {
     1.1,
   );
 
+  for (const { target, limit, of } of ndarrayTargets) {
+    const found = rows.filter(of).map(timesPeer);
+    if (found.length > 0) {
+      atMost(`${target}: at most ${limit}x`, Math.max(...found), limit);
+    }
+  }
+  const exporting: [name: string, limit: number][] = [
+    ["native memory", 3],
+    ["JavaScript's memory", 3],
+    ["a copy", 5],
+  ];
+  for (const [what, limit] of exporting) {
+    const name = `export and release, ${what}`;
+    atMost(
+      `${name}: at most ${limit}x NumPy's time`,
+      timesPeer(row("export", name)),
+      limit,
+    );
+  }
+
   const bySize = rows.filter(({ group }) => group === "import by elements")
     .map(({ ours_ns }) => ours_ns);
   atMost(
@@ -122,6 +142,52 @@ export function judge(rows: readonly Row[]): Judgement[] {
     12.5,
   );
   return judgements;
+}
+
+/** What is aimed at beside the peers of JavaScript, wherever that is the slowest. */
+const ndarrayTargets: {
+  target: string;
+  limit: number;
+  of: (row: Row) => boolean;
+}[] = [
+  {
+    target: "get() and set(), against ndarray, of a constant",
+    limit: 3,
+    of: ({ group, name }) => group === ACCESS && name.endsWith("constant"),
+  },
+  {
+    target: "get() and set(), against ndarray, of what is passed in",
+    limit: 1.5,
+    of: ({ group, name }) => group === ACCESS && name.endsWith("passed in"),
+  },
+  {
+    target: "the same after 8 dtypes and 4 ranks",
+    limit: 1.5,
+    of: ({ group, name }) =>
+      group === ACCESS_AFTER && name.endsWith("passed in"),
+  },
+  {
+    target: "for … of along one axis, against that over a typed array",
+    limit: 1.2,
+    of: ({ group, name }) =>
+      group === "iteration" && name.startsWith("one axis"),
+  },
+  {
+    target: "for … of over rows that are a constant, against ndarray's loop",
+    limit: 5,
+    of: ({ group, name }) => group === "iteration" && name === "rows, constant",
+  },
+  {
+    target: "for … of over rows that are passed in, against ndarray's loop",
+    limit: 2,
+    of: ({ group, name }) =>
+      group === "iteration" && name === "rows, passed in",
+  },
+];
+
+/** Our time divided by that of the one peer. */
+function timesPeer({ ours_ns, peers }: Row): number {
+  return ours_ns / Object.values(peers)[0]!;
 }
 
 /** How many times as fast as NumPy. */
@@ -163,6 +229,10 @@ export function printJudgements(judgements: readonly Judgement[]): void {
     console.log(`  ${isMet ? "met    " : "NOT MET"}  ${target}: ${found}`);
   }
 }
+
+/** The groups of `get` and `set` against ndarray. */
+const ACCESS = "element access";
+const ACCESS_AFTER = "element access, after 8 dtypes and 4 ranks";
 
 /** The peers of the imports, as the tables name them. */
 const importers: [peer: string, title: string][] = [
@@ -221,6 +291,9 @@ export function markdownOf({ machine, rows }: Results): string {
     imports.every(({ peers }) => peer in peers)
   );
   const elements = rows.filter(({ group }) => group === "element");
+  const access = rows.filter(({ group }) => group === ACCESS);
+  const accessAfter = rows.filter(({ group }) => group === ACCESS_AFTER);
+  const iteration = rows.filter(({ group }) => group === "iteration");
   const conversions = rows.filter(({ group }) => group.startsWith("astype"));
   const exports = rows.filter(({ group }) =>
     ["export", "call"].includes(group)
@@ -301,6 +374,7 @@ ${
     )
   }
 
+${access.length > 0 ? accessTables(access, accessAfter, iteration) : ""}
 ${
     table(
       ["astype, 2^20 elements", "NumPy"],
@@ -315,6 +389,47 @@ ${
         target,
         found,
         isMet ? "yes" : "no",
+      ]),
+    )
+  }
+`;
+}
+
+/** Elements against scijs ndarray. */
+function accessTables(
+  access: readonly Row[],
+  after: readonly Row[],
+  iteration: readonly Row[],
+): string {
+  const ranks = [1, 2, 3, 4].map((ndim) => `${ndim}-D`);
+  const lines = (rows: readonly Row[], then: string): string[][] =>
+    ["get", "set"].flatMap((method) =>
+      ["constant", "passed in"].map((way) => [
+        `${method}, ${way}${then}`,
+        ...ranks.map((rank) => {
+          const name = `${method}, ${rank}, ${way}`;
+          const row = rows.find((row) => row.name === name)!;
+          return ratioTo(row.ours_ns, row.peers["ndarray_ns"]);
+        }),
+      ])
+    );
+  return `${
+    table(["one element, against scijs ndarray", ...ranks], [
+      ...lines(access, ""),
+      ...lines(after, ", after 8 dtypes and 4 ranks"),
+    ])
+  }
+
+The array is a constant of the loop, or is passed to it: V8 compiles more into
+the loop where it is a constant.
+
+${
+    table(
+      ["for … of", "that of the typed array", "two loops over ndarray's get"],
+      iteration.map(({ name, ours_ns, peers }) => [
+        name,
+        ratioTo(ours_ns, peers["plain_ns"]),
+        ratioTo(ours_ns, peers["ndarray_ns"]),
       ]),
     )
   }

@@ -1,3 +1,4 @@
+import { NDARRAY_VERSION } from "./ndarray.ts";
 import { ProcessPeer } from "./process_peer.ts";
 
 /** Peers that import the same struct by hand, by name. */
@@ -40,9 +41,9 @@ export async function startPeers(library: string): Promise<Peers> {
   return peers;
 }
 
-/** The versions of what was installed, and of Node.js. */
+/** The versions of what was installed, of Node.js, and of scijs ndarray. */
 export async function peerVersions(): Promise<Record<string, string>> {
-  const versions: Record<string, string> = {};
+  const versions: Record<string, string> = { ndarray: NDARRAY_VERSION };
   for (const name of ["koffi", "bun"]) {
     const json = `../../../build/bench_peers/node_modules/${name}/package.json`;
     try {
