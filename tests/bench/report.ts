@@ -260,6 +260,11 @@ export function summaryOf({ machine, rows }: Results): string {
     .map(ratioOf);
   const calls = rows.filter(({ peers }) => "deno_arrays_ns" in peers)
     .map(({ ours_ns, peers }) => ours_ns / peers["deno_arrays_ns"]!);
+  // Older results have none.
+  const lending = calls.length === 0
+    ? ""
+    : `, and a call with three tensors takes ${times(Math.max(...calls))}
+of what a plain FFI call with three typed arrays does`;
   return `
 How many times as fast as NumPy ${machine["numpy"]}, on an ${
     machine["processor"]
@@ -276,10 +281,7 @@ ${times(slowest(conversions).ratio)} to ${
 ${
     numpy(find("export", "export and release, native memory"))
   }. A loop over \`data\` is as fast
-as over any typed array, and a call with three tensors takes
-${
-    times(Math.max(...calls))
-  } of what a plain FFI call with three typed arrays does.
+as over any typed array${lending}.
 [All figures](tests/bench/README.md): \`deno task bench\`.
 `;
 }
