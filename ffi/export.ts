@@ -106,12 +106,12 @@ export function exportShared(
   release: (() => void) | null = null,
 ): Owner {
   const id = ++lastId;
-  const length = structBytes(spec);
+  const length = lengthOf(spec);
   const block = libc()?.malloc(length) ?? 0n;
   const struct = block === 0n ? new Uint8Array(Number(length)) : block;
   const address = typeof struct === "bigint" ? struct : addressOfArray(struct);
   const deleter = deleterOf(spec.versioned).address;
-  writeStruct(spec, spec.data, address, id, deleter);
+  writeStruct(spec, length, spec.data, address, id, deleter);
   if (kept instanceof Owner) kept.hold();
   const owner = ownerAt(address, spec);
   owner.deleteHere(new Export(id, struct, bytes, kept, release));
@@ -145,7 +145,7 @@ export function exportCopy(
 ): Owner | null {
   const c = libc();
   if (c === null) return null;
-  const length = structBytes(spec);
+  const length = lengthOf(spec);
   const dataLength = BigInt(data.byteLength);
   const bytes = length + dataLength + ALIGNMENT;
   const address = c.malloc(bytes);
@@ -161,7 +161,7 @@ export function exportCopy(
     : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
   freeAddress ??= addressOf(c.freePointer as Deno.PointerObject);
-  writeStruct(spec, dataAddress, address, 0, freeAddress);
+  writeStruct(spec, length, dataAddress, address, 0, freeAddress);
   if (dataLength > 0n) {
     c.copyToAddress(dataAddress, data as BufferSource, dataLength);
   }
@@ -179,32 +179,35 @@ function ownerAt(
   return new Owner(address, versioned ? "dltensor_versioned" : "dltensor");
 }
 
-// As BigInts, as the C library takes them: to make one takes longer than to call it.
-const versionedLength = BigInt(VERSIONED.size);
-const legacyLength = BigInt(MANAGED.size);
-/** Of lengths or strides, by how many there are. */
-const axesLength = Array.from(
-  { length: 2 * MAX_NDIM + 1 },
-  (_, n) => BigInt(axesBytes(n)),
-);
-
-/** The bytes of a struct with its shape and strides behind it. */
-function structBytes(spec: Pick<ExportSpec, "versioned" | "shape">): bigint {
-  return beforeAxes(spec) + axesLength[2 * spec.shape.length]!;
+/** Bytes by the number of axes, as BigInts: to make one takes longer than to call C. */
+function byAxes(bytes: (ndim: number) => number): readonly bigint[] {
+  return Array.from({ length: MAX_NDIM + 1 }, (_, n) => BigInt(bytes(n)));
 }
 
-/** The bytes of a struct alone. */
-function beforeAxes({ versioned }: Pick<ExportSpec, "versioned">): bigint {
-  return versioned ? versionedLength : legacyLength;
+/** Of lengths or strides. */
+const axesLength = byAxes(axesBytes);
+/** Of a struct with both behind it. */
+const versionedLength = byAxes((n) => VERSIONED.size + 2 * axesBytes(n));
+const legacyLength = byAxes((n) => MANAGED.size + 2 * axesBytes(n));
+
+function lengthOf(
+  { versioned, shape }: Pick<ExportSpec, "versioned" | "shape">,
+): bigint {
+  return (versioned ? versionedLength : legacyLength)[shape.length]!;
 }
 
 /** Where structs are written before they go to native memory. */
 const draft = new Uint8Array(VERSIONED.size + 2 * axesBytes(MAX_NDIM));
 const draftView = new DataView(draft.buffer);
 
-/** Writes a managed tensor to an address, its shape and strides behind it. */
+/**
+ * Writes a managed tensor to an address, its shape and strides behind it.
+ *
+ * @param length The bytes of all that.
+ */
 function writeStruct(
   spec: Omit<ExportSpec, "data">,
+  length: bigint,
   data: bigint,
   address: bigint,
   managerCtx: number,
@@ -213,15 +216,16 @@ function writeStruct(
   const { size, tensor } = spec.versioned ? VERSIONED : MANAGED;
   const { length: ndim } = spec.shape;
   const stridesAt = size + axesBytes(ndim);
-  const called = { managerCtx, deleter };
-  if (spec.versioned) writeVersioned(draftView, 0, spec, called);
-  else writeLegacy(draftView, 0, called);
-  const toShape = ndim === 0 ? 0n : address + beforeAxes(spec);
+  if (spec.versioned) writeVersioned(draftView, 0, spec, managerCtx, deleter);
+  else writeLegacy(draftView, 0, managerCtx, deleter);
+  const toShape = ndim === 0
+    ? 0n
+    : address + (spec.versioned ? versionedLength : legacyLength)[0]!;
   const toStrides = ndim === 0 ? 0n : toShape + axesLength[ndim]!;
   writeTensor(draftView, tensor, spec, data, toShape, toStrides);
   writeAxes(draftView, size, spec.shape);
   writeAxes(draftView, stridesAt, spec.strides);
-  writeAddress(address, draft, structBytes(spec));
+  writeAddress(address, draft, length);
 }
 
 const deleterType = { parameters: ["pointer"], result: "void" } as const;

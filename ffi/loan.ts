@@ -19,9 +19,6 @@ import {
   writeVersioned,
 } from "./write.ts";
 
-/** Nobody has to be told when a call is over. */
-const NO_DELETER = { managerCtx: 0, deleter: 0n } as const;
-
 /**
  * The structs of a tensor, as native functions borrow them.
  *
@@ -93,11 +90,12 @@ export class Loan {
     const toShape = address + BigInt(shapeAt);
     const toStrides = toShape + BigInt(axes);
     this.isContiguous = isContiguous(shape, strides);
-    writeVersioned(view, 0, spec, NO_DELETER);
+    // No deleter: nobody has to be told when a call is over.
+    writeVersioned(view, 0, spec, 0, 0n);
     writeTensor(view, VERSIONED.tensor, spec, data, toShape, toStrides);
     const toLegacy = this.isContiguous ? 0n : toStrides;
     writeTensor(view, legacyAt + MANAGED.tensor, spec, data, toShape, toLegacy);
-    writeLegacy(view, legacyAt, NO_DELETER);
+    writeLegacy(view, legacyAt, 0, 0n);
 
     this.versioned = address;
     this.tensor = address + BigInt(VERSIONED.tensor);

@@ -36,14 +36,6 @@ export interface FlagSpec {
   readonly isPadded: boolean;
 }
 
-/** Who is to be called, and with what, when a consumer is done; 0 for nobody. */
-export interface DeleterSpec {
-  /** `manager_ctx`: a number of ours, no address. */
-  readonly managerCtx: number;
-  /** `deleter`. */
-  readonly deleter: bigint;
-}
-
 /** The bytes of lengths or strides. */
 export function axesBytes(ndim: number): number {
   return 8 * ndim;
@@ -94,12 +86,18 @@ export function writeTensor(
   view.setBigUint64(at + TENSOR.byteOffset, spec.byteOffset, true);
 }
 
-/** Writes what is before the `DLTensor` of a versioned struct, every byte of it. */
+/**
+ * Writes what is before the `DLTensor` of a versioned struct, every byte of it.
+ *
+ * @param managerCtx What the deleter is called with: a number of ours, no address.
+ * @param deleter Who is called when a consumer is done; 0 for nobody.
+ */
 export function writeVersioned(
   view: DataView,
   at: number,
   { readOnly, isCopied, isPadded }: FlagSpec,
-  { managerCtx, deleter }: DeleterSpec,
+  managerCtx: number,
+  deleter: bigint,
 ): void {
   view.setUint32(at + VERSIONED.major, VERSION[0], true);
   view.setUint32(at + VERSIONED.minor, VERSION[1], true);
@@ -114,7 +112,8 @@ export function writeVersioned(
 export function writeLegacy(
   view: DataView,
   at: number,
-  { managerCtx, deleter }: DeleterSpec,
+  managerCtx: number,
+  deleter: bigint,
 ): void {
   writeInteger(view, at + MANAGED.managerCtx, managerCtx);
   view.setBigUint64(at + MANAGED.deleter, deleter, true);

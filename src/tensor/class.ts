@@ -29,7 +29,7 @@ import {
   elementAccess,
   present,
 } from "../dtype/element.ts";
-import { entriesOf, packingOf } from "../dtype/packing.ts";
+import { bytesOf, entriesOf, packingOf } from "../dtype/packing.ts";
 import type {
   DType,
   DTypeIn,
@@ -1036,14 +1036,15 @@ export class Tensor<D extends DType = DType>
     // Pinned memory is the CPU's as well, where that is asked for.
     device: readonly [type: number, id: number] | null | undefined,
   ): DlpackCapsule {
-    const { info: { code, bits }, isPacked, readOnly } = this.#storage;
+    const { info, isPacked, readOnly } = this.#storage;
+    const { code, bits } = info;
     const { shape, strides } = this.#layout;
     const spec = {
       versioned,
       readOnly,
       isCopied,
       isPadded: bits < 8 && !isPacked,
-      device: device ?? this.__dlpack_device__(),
+      device: device ?? deviceOf(this.#storage),
       code,
       bits,
       lanes: 1,
@@ -1052,7 +1053,8 @@ export class Tensor<D extends DType = DType>
       data: this.#start(),
       byteOffset: 0n,
     };
-    return capsuleOf(exportShared(spec, this.nbytes, this.#keeper()));
+    const nbytes = bytesOf(packingOf(info, isPacked), sizeOf(shape));
+    return capsuleOf(exportShared(spec, nbytes, this.#keeper()));
   }
 
   /** A struct of a copy, which is the consumer's alone. */
@@ -1177,6 +1179,15 @@ export class Tensor<D extends DType = DType>
     if (this.#storage.isReleased) return `${head}, released`;
     return `${head}${this.readOnly ? ", read-only" : ""}\n${this}`;
   }
+}
+
+/** A `DLDevice`: of the CPU, as nearly always, the one that is there already. */
+function deviceOf(
+  { deviceType, deviceId }: Storage,
+): readonly [type: number, id: number] {
+  return deviceType === DeviceType.cpu && deviceId === 0
+    ? CPU
+    : [deviceType, deviceId];
 }
 
 /**
