@@ -19,6 +19,7 @@ import {
   notAPointer,
   note,
   Owner,
+  ownerOf,
 } from "../ffi/owner.ts";
 import { type Device, deviceName } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
@@ -107,9 +108,9 @@ export interface CapsuleOptions {
 /** What {@linkcode DlpackCapsule.borrow} takes beside the struct. */
 export interface BorrowOptions extends CapsuleOptions {
   /**
-   * What must live for as long as the memory is used: a `Tensor` or
-   * `DlpackCapsule`, whose memory then stays, or any other object, which is not
-   * collected. Default: nothing.
+   * What must live for as long as the memory is used: a `Tensor`,
+   * `DlpackCapsule` or typed array, whose memory then stays, an array of these,
+   * or any other object, which is not collected. Default: nothing.
    */
   keepAlive?: unknown;
 }
@@ -357,7 +358,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   with(options: CapsuleOptions): this {
     this.#unconsumed("change");
     this.#set("with()", options);
-    this.#struct = null;
+    this.#struct = this.#loan = null;
     return this;
   }
 
@@ -637,9 +638,24 @@ function capsuleOfMemory(
  */
 export function holdOf(value: unknown): Disposable | null {
   const introduction = introductionOf(value);
-  if (introduction === null) return null;
+  if (introduction === null) return holdMemory(value);
   checkAbi(introduction);
   return (value as { hold(): Disposable }).hold();
+}
+
+/** Holds what a library's memory is seen by: typed arrays, also in arrays. */
+function holdMemory(value: unknown): Disposable | null {
+  const holds = new DisposableStack();
+  if (Array.isArray(value)) {
+    for (const one of value) holds.use(holdOf(one));
+    return holds;
+  }
+  const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
+  const owner = buffer instanceof ArrayBuffer ? ownerOf(buffer) : undefined;
+  if (owner === undefined) return null;
+  owner.pin();
+  holds.defer(() => owner.unpin());
+  return holds;
 }
 
 /** What `console.log` shows of a struct, also where it is odd. */

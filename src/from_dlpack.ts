@@ -376,7 +376,9 @@ function checkExporter(x: unknown): void {
       : isPointer
       ? "Cannot import a bare pointer: wrap it in new DlpackCapsule(pointer, " +
         '"dltensor" for a DLManagedTensor*, "dltensor_versioned" for a ' +
-        "DLManagedTensorVersioned*)"
+        "DLManagedTensorVersioned*), or a DLTensor* by DlpackCapsule.borrow()"
+      : x instanceof Promise
+      ? "Cannot import a Promise: await it first"
       : ArrayBuffer.isView(x)
       ? `Cannot import ${describe(x)}: make a tensor of it with Tensor.from()`
       : `Cannot import ${describe(x)}: it has no __dlpack__() and ` +

@@ -289,6 +289,12 @@ function resolveRange(
         "pass an index, null, or [start, stop, step]",
     );
   }
+  if (range.length > 3) {
+    throw new TypeError(
+      `Cannot slice axis ${axis} by an array of ${range.length}: ` +
+        "pass [start, stop, step]",
+    );
+  }
   const [from, to, step] = [range[0], range[1], range[2] ?? 1n].map((bound) => {
     if (bound === undefined || bound === null) return null;
     const number = typeof bound === "bigint" ? Number(bound) : bound;

@@ -445,3 +445,17 @@ Deno.test("release runs at the end whoever has it, and then keepAlive goes", asy
   });
   assertThrows(() => failing[Symbol.dispose](), Error, "as it must");
 });
+
+Deno.test("keepAlive keeps what a typed array shows, also one in an array", () => {
+  for (const inArray of [false, true]) {
+    const t = importFixture(floats([3]));
+    const keepAlive = inArray ? [{}, t.data] : t.data;
+    const pointer = Deno.UnsafePointer.of(t.data);
+    const spec = { dtype: "float32", shape: [3], keepAlive } as const;
+    const kept = fromDlpack(DlpackCapsule.from(pointer, spec));
+    const values = kept.toArray();
+    assertEquals(deletions(() => t[Symbol.dispose]()), 0);
+    assertEquals(kept.toArray(), values);
+    assertEquals(deletions(() => kept[Symbol.dispose]()), 1);
+  }
+});

@@ -158,8 +158,8 @@ test("A capsule is lent as it is, and stays unconsumed", async () => {
   ]);
   assertEquals(
     look(legacy.with({ writable: true }), "versioned", 1).flags,
-    1001,
-    "what was lent before stays as it was",
+    1000,
+    "what is lent from then on says so",
   );
 });
 

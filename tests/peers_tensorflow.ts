@@ -1,6 +1,7 @@
 /** The C API of TensorFlow, for the test that uses it; `null` when it is missing. */
 
 import { foldersOf } from "../examples/find_library.ts";
+import { cString } from "../examples/python.ts";
 import { skipped } from "./skipped.ts";
 
 const symbols = {
@@ -122,5 +123,18 @@ function open(
   // Nothing but errors in the log, and no word about its use of oneDNN.
   Deno.env.set("TF_CPP_MIN_LOG_LEVEL", "2");
   Deno.env.set("TF_ENABLE_ONEDNN_OPTS", "0");
+  keepLoaded(path);
   return Deno.dlopen(path, symbols).symbols;
+}
+
+/**
+ * Deno closes a library at the end of the test file. TensorFlow is not made for
+ * that: at exit the process would call what is not there any more.
+ */
+function keepLoaded(path: string): void {
+  if (Deno.build.os !== "linux") return;
+  const { dlopen } = Deno.dlopen("", {
+    dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
+  }).symbols;
+  dlopen(cString(path), 0x1002); // RTLD_NOW | RTLD_NODELETE
 }

@@ -5,7 +5,13 @@
  */
 
 import { fromDlpack, liveTensors, Tensor } from "@dlpack/deno";
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { Buffer } from "node:buffer";
 import { createHash, pbkdf2, pbkdf2Sync } from "node:crypto";
 import fs from "node:fs";
@@ -17,6 +23,7 @@ import {
   deletions,
   floats,
   importFixture,
+  runScript,
   testBothPaths,
 } from "./helpers.ts";
 import { counts } from "./native/fixture.ts";
@@ -155,13 +162,12 @@ Deno.test("during() holds until the promise settles, and gives it back", async (
   const t = letters();
   const { data } = t;
   const { promise, resolve } = Promise.withResolvers<string>();
-  assert(t.during(promise) === promise);
+  const settled = t.during(promise);
   t[Symbol.dispose]();
   await collectGarbage();
   all(data, 0x41);
   resolve("done");
-  assertEquals(await promise, "done");
-  await Promise.resolve();
+  assertEquals(await settled, "done");
   assertEquals(data.length, 0);
   assertEquals(counts().deleted, before + 1);
 
@@ -170,6 +176,15 @@ Deno.test("during() holds until the promise settles, and gives it back", async (
   failing[Symbol.dispose]();
   await assertRejects(() => failed, Error, "as it must");
   assertEquals(counts().deleted, before + 2);
+});
+
+Deno.test("An error during() is not lost when nobody waits for it", async () => {
+  const { code, err } = await runScript(`
+    import { Tensor } from "@dlpack/deno";
+    Tensor.zeros([1], "float32").during(Promise.reject(new Error("disk full")));
+  `);
+  assertEquals(code, 1);
+  assertStringIncludes(err, "disk full");
 });
 
 Deno.test("during() takes nothing but a promise", () => {

@@ -209,9 +209,9 @@ Deno.test("get and set take one index for each axis, from either end", () => {
   t.set(-1, 2, 9);
   assertEquals(t.get(1, 2), 9);
   const cases: [number[], string][] = [
-    [[], "Cannot index 2 axes with 0 indices"],
-    [[1], "Cannot index 2 axes with 1 indices"],
-    [[1, 1, 1], "Cannot index 2 axes with 3 indices"],
+    [[], "Cannot index a tensor of 2 axes with 0 indices"],
+    [[1], "Cannot index a tensor of 2 axes with 1 index"],
+    [[1, 1, 1], "Cannot index a tensor of 2 axes with 3 indices"],
     [[2, 0], "Index 2 is out of range for axis 0 of length 2"],
     [[-3, 0], "Index -3 is out of range for axis 0 of length 2"],
     [[0, 3], "Index 3 is out of range for axis 1 of length 3"],

@@ -555,12 +555,15 @@ class Begun {
     beginOut(out);
     this.#call.defer(() => {
       let owner: Owner | null = null;
+      let wrong: unknown = null;
       try {
         owner = find();
         owner?.keepOpen(this.#library);
-      } finally {
-        endOut(out, owner, this.#signature.writable);
+      } catch (error) {
+        // Thrown by take(), as the status that was returned comes first.
+        wrong = error;
       }
+      endOut(out, owner, this.#signature.writable, wrong);
     });
   }
 }
@@ -628,7 +631,7 @@ function isNative(
     case "i64":
     case "usize":
     case "isize":
-      return typeof value === "bigint" || typeof value === "number";
+      return typeof value === "bigint" || Number.isInteger(value);
     case "buffer":
       return value === null || isMemory(value, nonblocking);
     default:

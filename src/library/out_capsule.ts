@@ -13,6 +13,7 @@ let endFilling: (
   out: OutCapsule,
   owner: Owner | null,
   writable: boolean,
+  wrong: unknown,
 ) => void;
 
 /** What `structuredClone` and `postMessage` stumble over, and then show. */
@@ -55,11 +56,14 @@ export class OutCapsule implements Disposable {
   #owner: Owner | null = null;
   #isWritable = false;
   #isLent = false;
+  /** Why what a call wrote is no struct of ours to take. */
+  #wrong: unknown = null;
 
   static {
     isLent = (out) => out.#isLent;
     beginFilling = (out) => out.#begin();
-    endFilling = (out, owner, writable) => out.#end(owner, writable);
+    endFilling = (out, owner, writable, wrong) =>
+      out.#end(owner, writable, wrong);
   }
 
   /**
@@ -71,12 +75,15 @@ export class OutCapsule implements Disposable {
    * @returns The capsule that owns it.
    * @throws {BufferError} `"data"` when the callee wrote nothing: NULL, or a
    * struct whose bytes are all still 0; or when it was taken before.
-   * `"released"` when the memory of `keepAlive` is gone.
-   * @throws {TypeError} When an option is of the wrong kind.
+   * `"released"` when the memory of `keepAlive` is gone; `"consumed"` when it
+   * wrote a struct that is owned already.
+   * @throws {TypeError} When an option is of the wrong kind, or it wrote what
+   * cannot be the address of a struct.
    */
   take(options: BorrowOptions = {}): DlpackCapsule {
     checkOptions("take()", options);
     const owner = this.#owner;
+    if (this.#wrong !== null) throw this.#wrong;
     if (owner === null) {
       throw new BufferError(
         "data",
@@ -105,7 +112,7 @@ export class OutCapsule implements Disposable {
   /** Releases what a call wrote and nobody took. Idempotent. */
   [Symbol.dispose](): void {
     const owner = this.#owner;
-    this.#owner = null;
+    this.#owner = this.#wrong = null;
     owner?.release();
   }
 
@@ -114,8 +121,9 @@ export class OutCapsule implements Disposable {
     this.#isLent = true;
   }
 
-  #end(owner: Owner | null, writable: boolean): void {
+  #end(owner: Owner | null, writable: boolean, wrong: unknown): void {
     this.#isLent = false;
+    this.#wrong = wrong;
     this.#owner = owner;
     this.#isWritable = writable;
   }
@@ -139,11 +147,13 @@ export function beginOut(out: OutCapsule): void {
  *
  * @param owner Of what it wrote, if anything.
  * @param writable Whether a legacy struct may be written to.
+ * @param wrong Why what it wrote cannot be taken, else `null`.
  */
 export function endOut(
   out: OutCapsule,
   owner: Owner | null,
   writable: boolean,
+  wrong: unknown,
 ): void {
-  endFilling(out, owner, writable);
+  endFilling(out, owner, writable, wrong);
 }

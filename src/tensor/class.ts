@@ -407,9 +407,9 @@ export class Tensor<D extends DType = DType>
    *
    * @param index One for each axis; negative ones count from the end.
    * @returns The element, as {@linkcode DTypeMap} says for each dtype.
-   * @throws {RangeError} When an index is outside its axis, or their number
-   * is not that of the axes.
-   * @throws {TypeError} When an index is no integer.
+   * @throws {RangeError} When an index is outside its axis or no integer, or
+   * their number is not that of the axes.
+   * @throws {TypeError} When an index is no number.
    * @throws {BufferError} `"released"` when the memory is gone.
    */
   get(...index: (number | bigint)[]): ElementOf<D>;
@@ -441,9 +441,9 @@ export class Tensor<D extends DType = DType>
    * wrap around, floats are rounded to the nearest.
    *
    * @param args One index for each axis, then the value.
-   * @throws {RangeError} When an index is outside its axis, or their number
-   * is not that of the axes.
-   * @throws {TypeError} When an index is no integer, or the value is of another
+   * @throws {RangeError} When an index is outside its axis or no integer, or
+   * their number is not that of the axes.
+   * @throws {TypeError} When an index is no number, or the value is of another
    * kind than the elements are.
    * @throws {BufferError} `"readonly"` when the tensor is, `"released"` when
    * the memory is gone.
@@ -510,7 +510,12 @@ export class Tensor<D extends DType = DType>
     const { shape, strides, offset } = this.#layout;
     if (count !== shape.length) {
       throw new RangeError(
-        `Cannot index ${shape.length} axes with ${Math.max(count, 0)} indices`,
+        `Cannot index a tensor of ${counted(shape.length, "axis", "axes")} ` +
+          `with ${counted(Math.max(count, 0), "index", "indices")}: ` +
+          (count < shape.length
+            ? "pass one for each axis, or slice() for a part" +
+              (count < 0 ? "; the last argument of set() is the value" : "")
+            : "pass one for each axis"),
       );
     }
     let at = offset;
@@ -883,7 +888,8 @@ export class Tensor<D extends DType = DType>
    * which functions do.
    *
    * @param pending The promise of the work.
-   * @returns The same promise.
+   * @returns What that promise gives, or is rejected with, once the memory is not
+   * kept any more.
    * @throws {TypeError} When it is no promise.
    * @throws {BufferError} `"released"` when the memory is gone.
    *
@@ -899,7 +905,7 @@ export class Tensor<D extends DType = DType>
    * await save("/dev/null");
    * ```
    */
-  during<P extends PromiseLike<unknown>>(pending: P): P {
+  during<T>(pending: PromiseLike<T>): Promise<T> {
     if (typeof pending?.then !== "function") {
       throw new TypeError(
         `Cannot keep the memory during ${
@@ -909,14 +915,7 @@ export class Tensor<D extends DType = DType>
       );
     }
     const held = this.hold();
-    const end = (): void => held[Symbol.dispose]();
-    try {
-      pending.then(end, end);
-    } catch (error) {
-      end();
-      throw error;
-    }
-    return pending;
+    return Promise.resolve(pending).finally(() => held[Symbol.dispose]());
   }
 
   /**
@@ -1275,6 +1274,11 @@ function allocateAligned(
     addressOfArray(new Uint8Array(buffer)) % BigInt(ALIGNMENT),
   );
   return new info.array(buffer, (ALIGNMENT - beyond) % ALIGNMENT, entries);
+}
+
+/** A number of things. */
+function counted(count: number, one: string, more: string): string {
+  return `${count} ${count === 1 ? one : more}`;
 }
 
 /** Writes elements to others, which may be the same in part. */
