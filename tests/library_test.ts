@@ -756,7 +756,7 @@ Deno.test("What a callee could not use is refused", async (t) => {
 
 // ---- Deno's own ----
 
-Deno.test("What has no type of DLPack's is Deno's own", async () => {
+Deno.test("What has no type of DLPack's is called as Deno calls it", async () => {
   assertEquals(c.calls_version, 7);
   assertEquals(c.calls_no_such, null);
   assertEquals(c.calls_add(2, 3), 5);
@@ -775,11 +775,30 @@ Deno.test("What has no type of DLPack's is Deno's own", async () => {
   assertEquals(c.calls_apply(double.pointer, 21), 42);
   double.close();
   assertThrows(
-    // @ts-expect-error: Deno's own check
+    // @ts-expect-error: text is no number
     () => c.calls_add("2", 3),
     TypeError,
-    "Invalid FFI i32 type",
+    'Cannot pass "2" to parameter 1 of "calls_add", an i32',
   );
+});
+
+Deno.test("A function that was taken out of symbols knows that its library is closed", () => {
+  const lib = dlopen(callsPath, {
+    calls_add: { parameters: ["i32", "i32"], result: "i32" },
+    calls_apply: { parameters: ["function", "i32"], result: "i32" },
+  });
+  const { calls_add, calls_apply } = lib.symbols;
+  assertEquals(calls_add(2, 3), 5);
+  const closing = new Deno.UnsafeCallback(
+    { parameters: ["i32"], result: "i32" },
+    (x) => {
+      lib.close(); // its code stays until the call is over
+      return x + 1;
+    },
+  );
+  assertEquals(calls_apply(closing.pointer, 1), 2);
+  closing.close();
+  assertThrows(() => calls_add(2, 3), Error, "calls_add");
 });
 
 Deno.test("The compiler knows what goes in and comes out", () => {

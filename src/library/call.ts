@@ -58,8 +58,8 @@ export interface Signature {
 }
 
 /**
- * What stands for a native function in `symbols`: the function itself where it
- * has none of DLPack's types, and nobody needs to know when it is over.
+ * What stands for a native function in `symbols`: it names wrong arguments, and
+ * keeps the library open while it runs.
  */
 export function bind(
   signature: Signature,
@@ -83,7 +83,6 @@ export function bind(
     };
   }
   const kinds = new Set(parameters.map(({ kind }) => kind));
-  if (isNative && kinds.isSubsetOf(new Set(["native"]))) return native;
   if (kinds.isSubsetOf(new Set(["native", "lent", "data"]))) {
     const borrower = compileBorrower(signature, native, library, give);
     if (borrower !== null) return borrower;

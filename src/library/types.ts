@@ -143,10 +143,6 @@ export interface TensorLibrary<S> extends Disposable {
    * goes once the last tensor that came out of it, and the last nonblocking
    * call, is over: both keep working until then. Idempotent.
    *
-   * A synchronous function without DLPack's types is Deno's own: one that was
-   * taken out of `symbols` into a variable must not be called any more, nor may
-   * a callback of such a function close the library that calls it.
-   *
    * A tensor that was handed over to another library keeps this one open for
    * good, as nobody tells when it is released.
    */
