@@ -205,6 +205,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   /** What the struct says, once somebody has asked. */
   #struct: Struct | null = null;
   #loan: Loan | null = null;
+  #lentBefore: unknown = null;
 
   static {
     ourClasses.add(DlpackCapsule);
@@ -358,6 +359,8 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   with(options: CapsuleOptions): this {
     this.#unconsumed("change");
     this.#set("with()", options);
+    // A callee may have kept the struct that it was lent before.
+    if (this.#loan !== null) this.#lentBefore = [this.#lentBefore, this.#loan];
     this.#struct = this.#loan = null;
     return this;
   }
@@ -472,9 +475,9 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   }
 
   /**
-   * Keeps the memory until the result is disposed, over `dispose` and garbage
-   * collection: for native code that goes on using it after a call. At exit it
-   * is left alone.
+   * Keeps the memory, and the structs that functions were lent, until the result
+   * is disposed, over `dispose` and garbage collection: for native code that goes
+   * on using them after a call. At exit they are left alone.
    *
    * @returns What ends it.
    * @throws {BufferError} `"consumed"` when it is not the capsule's any more.
@@ -482,7 +485,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   hold(): Disposable {
     const owner = this.#unconsumed("hold");
     owner.pin();
-    return new Hold(() => owner.unpin());
+    return new Hold(this, () => owner.unpin());
   }
 
   /**
@@ -552,7 +555,6 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   [Symbol.dispose](): void {
     const owner = this.#owner;
     this.#owner = null;
-    this.#loan = null;
     owner?.release();
   }
 
@@ -590,23 +592,32 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   #consume(action: string): Owner {
     const owner = this.#unconsumed(action);
     this.#owner = null;
-    this.#loan = null;
     return owner;
   }
 }
 
-/** Ends something, once. */
+/** Keeps something from being collected until it is disposed. */
 export class Hold implements Disposable {
+  /** What the script holds, even if it has lost the hold itself. */
+  static readonly #open = new Set<Hold>();
+  #kept: unknown;
   #end: (() => void) | null;
 
-  /** @param end What ends it. */
-  constructor(end: () => void) {
+  /**
+   * @param kept What must not be collected: with a tensor or capsule the structs
+   * that it has lent.
+   * @param end What is to be done at the end.
+   */
+  constructor(kept: unknown, end: () => void) {
+    this.#kept = kept;
     this.#end = end;
+    Hold.#open.add(this);
   }
 
   [Symbol.dispose](): void {
+    Hold.#open.delete(this);
     const end = this.#end;
-    this.#end = null;
+    this.#kept = this.#end = null;
     end?.();
   }
 }
@@ -645,17 +656,16 @@ export function holdOf(value: unknown): Disposable | null {
 
 /** Holds what a library's memory is seen by: typed arrays, also in arrays. */
 function holdMemory(value: unknown): Disposable | null {
-  const holds = new DisposableStack();
   if (Array.isArray(value)) {
+    using holds = new DisposableStack();
     for (const one of value) holds.use(holdOf(one));
-    return holds;
+    return holds.move();
   }
   const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
   const owner = buffer instanceof ArrayBuffer ? ownerOf(buffer) : undefined;
   if (owner === undefined) return null;
   owner.pin();
-  holds.defer(() => owner.unpin());
-  return holds;
+  return new Hold(value, () => owner.unpin());
 }
 
 /** What `console.log` shows of a struct, also where it is odd. */

@@ -4,7 +4,12 @@
  * the memory with 0xDB and leaves it mapped, so that late reads are seen.
  */
 
-import { fromDlpack, liveTensors, Tensor } from "@dlpack/deno";
+import {
+  type DlpackCapsule,
+  fromDlpack,
+  liveTensors,
+  Tensor,
+} from "@dlpack/deno";
 import {
   assert,
   assertEquals,
@@ -26,6 +31,7 @@ import {
   runScript,
   testBothPaths,
 } from "./helpers.ts";
+import { openCalls } from "./native/calls.ts";
 import { counts } from "./native/fixture.ts";
 
 const SIZE = 2 ** 20;
@@ -72,6 +78,38 @@ testBothPaths("hold() keeps the memory over dispose, to its end", () => {
     assertEquals(data.length, 0);
   });
   assertEquals(deleted, 1);
+});
+
+testBothPaths("hold() keeps the struct that was lent, too", async () => {
+  const { lib } = openCalls();
+  const { calls_remember, calls_remembered_ndim } = lib.symbols;
+  const lenders = [
+    () => importFixture(floats([1, 2, 3])),
+    () => Tensor.from(new Float32Array(6), [1, 2, 3]),
+    () => Tensor.from(new Float32Array(6), [1, 2, 3]).copy(),
+    () => capsule(floats([1, 2, 3])),
+    () => capsule(floats([1, 2, 3], { versioned: false })),
+  ];
+  for (const [i, lend] of lenders.entries()) {
+    const held = (() => {
+      const lender = lend();
+      const held = lender.hold();
+      calls_remember(lender);
+      if (i === 4) (lender as DlpackCapsule).with({ writable: true });
+      lender[Symbol.dispose]();
+      return held;
+    })();
+    await collectGarbage();
+    // Memory that was freed is given to these.
+    const others = Array.from({ length: 4096 }, (_, k) => {
+      const other = new Uint8Array(64 + k % 256).fill(0x7f);
+      return [other, other.buffer];
+    });
+    assertEquals(calls_remembered_ndim(), 3);
+    assertEquals(others.length, 4096);
+    held[Symbol.dispose]();
+  }
+  lib.close();
 });
 
 testBothPaths("hold() keeps the memory over garbage collection", async () => {

@@ -855,7 +855,8 @@ export class Tensor<D extends DType = DType>
   /**
    * Keeps the memory as it is until the result is disposed: over `dispose` and
    * garbage collection. For native code that goes on using the memory after a
-   * call, such as an index over a dataset or a kernel on a stream.
+   * call, such as an index over a dataset or a kernel on a stream. The structs
+   * that functions were lent of this very tensor stay, too; a view has its own.
    *
    * A tensor that is disposed meanwhile cannot be used any more, but its memory
    * is given back, and its typed arrays become empty, only at the end of the
@@ -879,7 +880,7 @@ export class Tensor<D extends DType = DType>
    * ```
    */
   hold(): Disposable {
-    return this.#storage.hold();
+    return this.#storage.hold(this);
   }
 
   /**
@@ -1146,7 +1147,6 @@ export class Tensor<D extends DType = DType>
    */
   [Symbol.dispose](): void {
     this.#storage.release();
-    this.#loan = null;
   }
 
   /**

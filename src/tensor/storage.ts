@@ -72,18 +72,16 @@ export interface Storage extends Memory {
    * Keeps the memory as it is until the result is disposed, over
    * {@linkcode release} and garbage collection.
    *
+   * @param lender The tensor: it has the structs that functions were lent.
    * @throws {BufferError} `"released"` when it is gone.
    */
-  hold(): Disposable;
+  hold(lender: object): Disposable;
   /** Gives the memory back: idempotent. */
   release(): void;
 }
 
 /** In the place of memory that is not there. */
 const GONE = new Uint8Array(0);
-
-/** What the script holds: the garbage collector must not take it. */
-const held = new Set<object>();
 
 /** Memory of JavaScript. */
 export class ArrayStorage implements Storage {
@@ -145,12 +143,8 @@ export class ArrayStorage implements Storage {
     return this.#isDisposed || this.live.length !== this.length;
   }
 
-  hold(): Disposable {
-    const data = this.show();
-    // Not the typed array itself, which may be held more than once.
-    const key = { data };
-    held.add(key);
-    return new Hold(() => held.delete(key));
+  hold(lender: object): Disposable {
+    return new Hold([lender, this.show()], () => {});
   }
 
   release(): void {
@@ -276,11 +270,11 @@ export class NativeStorage implements Storage {
     return !this.owner.active || this.owner.transferred;
   }
 
-  hold(): Disposable {
+  hold(lender: object): Disposable {
     this.check();
     const { owner } = this;
     owner.pin();
-    return new Hold(() => owner.unpin());
+    return new Hold(lender, () => owner.unpin());
   }
 
   release(): void {

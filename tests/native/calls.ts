@@ -179,6 +179,8 @@ const symbols = {
     result: "DLTensor*",
     nonblocking: true,
   },
+  calls_remember: { parameters: ["DLTensor*"], result: "void" },
+  calls_remembered_ndim: { parameters: [], result: "i32" },
   calls_own_set: { parameters: ["i32", "f32"], result: "void" },
   calls_own_get: { parameters: ["i32"], result: "f32" },
   calls_make_writable: {
