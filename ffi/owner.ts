@@ -599,7 +599,8 @@ function letGo(managed: Managed): void {
 /** The one place that calls a deleter. */
 function release(managed: Managed): void {
   if (isOver(managed)) return;
-  const { library, deleteHere } = managed;
+  const { library, deleteHere, after } = managed;
+  managed.after = null; // a claim may refer to this for longer
   const deleter = deleteHere !== null ? 0n : deleterOf(managed);
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
@@ -608,7 +609,7 @@ function release(managed: Managed): void {
     else if (deleter !== 0n) callDeleter(pointerOf(managed), deleter);
   } finally {
     library?.release();
-    managed.after?.();
+    after?.();
   }
 }
 

@@ -32,6 +32,7 @@ import {
   testBothPaths,
 } from "./helpers.ts";
 import { callsPath, openCalls } from "./native/calls.ts";
+import { make } from "./native/fixture.ts";
 
 // One library for all tests that do not close it.
 const { lib, counts } = openCalls();
@@ -461,6 +462,27 @@ test("keepAlive of take() holds until the tensor is released", () => {
   const t = fromDlpack(out.take({ keepAlive: kept }));
   kept[Symbol.dispose]();
   assertEquals(deletions(() => t[Symbol.dispose]()), 1);
+});
+
+test("A status that is returned comes before what was left in the cells", () => {
+  const [a, b] = [new OutCapsule(), new OutCapsule()];
+  assertEquals(c.calls_fail_with(3n, a, b), -1);
+  for (const out of [a, b]) {
+    assertThrows(() => out.take(), TypeError, "Cannot wrap 0x3");
+  }
+  const pointer = make(floats([2], { versioned: false }));
+  const address = BigInt(Deno.UnsafePointer.value(pointer));
+  const deleted = deletions(() => {
+    assertEquals(c.calls_fail_with(address, a, b), -1);
+    // The struct has one owner, whichever of the two it is.
+    assertBufferError(() => a.take(), "consumed", "owns the struct already");
+    using t = fromDlpack(b.take());
+    assertEquals(t.size, 2);
+  });
+  assertEquals(deleted, 1);
+  // The next call empties them.
+  assertEquals(c.calls_fail_with(0n, a, b), -1);
+  assertBufferError(() => b.take(), "data");
 });
 
 test("What take() refuses stays to be taken", () => {

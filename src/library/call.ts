@@ -533,7 +533,7 @@ class Begun {
           block.free();
           return null;
         }
-        const owner = new Owner(pointerTo(block.address)!, name);
+        const owner = new Owner(block.address, name);
         owner.liesIn(block);
         return owner;
       });

@@ -117,7 +117,10 @@ export class OutCapsule implements Disposable {
   }
 
   #begin(): void {
-    this[Symbol.dispose]();
+    const owner = this.#owner;
+    this.#owner = this.#wrong = null;
+    // What else the call takes has changed hands: a deleter must not stop it.
+    owner?.releaseAfterFailure();
     this.#isLent = true;
   }
 

@@ -181,6 +181,10 @@ const symbols = {
   },
   calls_remember: { parameters: ["DLTensor*"], result: "void" },
   calls_remembered_ndim: { parameters: [], result: "i32" },
+  calls_fail_with: {
+    parameters: ["u64", "DLManagedTensor**", "DLManagedTensor**"],
+    result: "i32",
+  },
   calls_own_set: { parameters: ["i32", "f32"], result: "void" },
   calls_own_get: { parameters: ["i32"], result: "f32" },
   calls_make_writable: {
