@@ -28,6 +28,17 @@ const symbols = {
     ],
     result: "void",
   },
+  /** The same, on a thread of Deno's. */
+  copyLater: {
+    name: "memcpy",
+    parameters: [
+      "u64", // void *dest
+      "u64", // const void *src
+      "usize", // size_t n
+    ],
+    result: "void",
+    nonblocking: true,
+  },
   /** Into native memory. */
   copyToAddress: {
     name: "memcpy",
@@ -63,6 +74,16 @@ const symbols = {
       "pointer", // long j
     ],
     result: "u32",
+  },
+  /** Not everywhere, and numbered alike only on Linux. */
+  madvise: {
+    parameters: [
+      "u64", // void *addr
+      "usize", // size_t length
+      "i32", // int advice
+    ],
+    result: "i32",
+    optional: true,
   },
   malloc: {
     parameters: [

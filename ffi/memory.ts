@@ -5,7 +5,7 @@
  */
 
 import { BufferError } from "../src/errors.ts";
-import { libc, requirePermission } from "./libc.ts";
+import { isPermitted, libc, requirePermission } from "./libc.ts";
 
 /** A buffer of ours to read native memory into, again and again. */
 export class Scratch {
@@ -82,6 +82,44 @@ export function writeAddress(
 export const LONGEST_BUFFER: number = Number.parseInt(Deno.version.v8) < 15
   ? 2 ** 34
   : 2 ** 48;
+
+/**
+ * Copies from an address on another thread, where there is a C library.
+ *
+ * @param into Where to; its length is how much.
+ */
+export async function copyLater(
+  into: Uint8Array<ArrayBuffer>,
+  from: bigint,
+): Promise<void> {
+  const c = libc();
+  if (c === null) {
+    return Deno.UnsafePointerView.copyInto(pointerTo(from)!, into);
+  }
+  await c.copyLater(addressOfArray(into), from, BigInt(into.length))
+    .then(() => into); // which must not be collected before
+}
+
+/** How much memory gains by huge pages, in bytes: NumPy's threshold. */
+const HUGE = 4 * 1024 * 1024;
+const PAGE = 4096n;
+/** `MADV_HUGEPAGE` of Linux. */
+const HUGE_PAGES = 14;
+
+/**
+ * Asks Linux for huge pages under memory that is still to be written, where it
+ * gives them only when it is asked: to fill it then takes half the time.
+ */
+export function useHugePages(data: ArrayBufferView): void {
+  if (data.byteLength < HUGE || Deno.build.os !== "linux") return;
+  const advise = isPermitted() ? libc()?.madvise : null;
+  if (!advise) return;
+  const start = addressOfArray(data);
+  const end = start + BigInt(data.byteLength);
+  const first = start + (PAGE - start % PAGE) % PAGE;
+  // When it says no, all is as before.
+  advise(first, end - end % PAGE - first, HUGE_PAGES);
+}
 
 /** Where addresses are counted from: making a pointer for each takes longer. */
 let first: Deno.PointerObject | undefined;

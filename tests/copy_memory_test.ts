@@ -1,6 +1,11 @@
 // The memory of copies: used again when nobody has seen it.
 
-import { type DlpackCapsule, fromDlpack, Tensor } from "@dlpack/deno";
+import {
+  addressOf,
+  type DlpackCapsule,
+  fromDlpack,
+  Tensor,
+} from "@dlpack/deno";
 import { assert, assertEquals } from "@std/assert";
 import { allocate } from "../src/copy/memory.ts";
 import { dtypeByName } from "../src/dtype/table.ts";
@@ -210,3 +215,23 @@ Deno.test("Memory that nobody uses for a second goes when the garbage collector 
 function pause(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
+
+Deno.test({
+  name: "Large copies are in huge pages, where Linux gives them when asked",
+  ignore: Deno.build.os !== "linux",
+  fn() {
+    const large = Tensor.zeros([1 << 24], "float32");
+    for (const copy of [large.copy(), large.slice([null, null, -1]).copy()]) {
+      // The first page may hold more than the copy.
+      const address = addressOf(copy) + 4096n;
+      // Its mapping, from "7f00…-7f00… rw-p …" to "VmFlags: rd wr … hg …".
+      const mappings = Deno.readTextFileSync("/proc/self/smaps")
+        .matchAll(/^([0-9a-f]+)-([0-9a-f]+) [^]*?^VmFlags: (.*)$/gm);
+      const mapping = mappings.find(([, start, end]) =>
+        BigInt(`0x${start}`) <= address && address < BigInt(`0x${end}`)
+      );
+      const flags = mapping?.[3] ?? "no mapping";
+      assert(flags.split(" ").includes("hg"), flags);
+    }
+  },
+});

@@ -11,6 +11,8 @@
  * @module
  */
 
+import { IdleWatch } from "../../ffi/idle.ts";
+import { useHugePages } from "../../ffi/memory.ts";
 import { entriesOf } from "../dtype/packing.ts";
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
@@ -31,8 +33,19 @@ export function allocate(
   // The last byte of packed elements may not be written whole.
   const buffer = isPacked ? undefined : takeKept(bytes);
   return buffer === undefined
-    ? orNoMemory(() => new info.array(entries), info, size, bytes)
+    ? allocateNew(info, entries, size, bytes)
     : new info.array(buffer);
+}
+
+function allocateNew(
+  info: DTypeInfo,
+  entries: number,
+  size: number,
+  bytes: number,
+): TypedArray {
+  const data = orNoMemory(() => new info.array(entries), info, size, bytes);
+  useHugePages(data);
+  return data;
 }
 
 /**
@@ -49,14 +62,19 @@ export function duplicate(
 ): TypedArray {
   const bytes = data.byteLength;
   const buffer = takeKept(bytes);
-  if (buffer === undefined) {
-    // V8 does not fill this one with zeros before.
+  if (buffer === undefined && bytes < LARGE) {
+    // V8 does not fill this one with zeros before; the system large ones.
     return orNoMemory(() => new info.array(data), info, size, bytes);
   }
-  const copy = new info.array(buffer);
+  const copy = buffer === undefined
+    ? allocateNew(info, data.length, size, bytes)
+    : new info.array(buffer);
   copy.set(data as never);
   return copy;
 }
+
+/** From where on V8 leaves it to the system to fill memory with zeros, in bytes. */
+const LARGE = 32 * 1024 * 1024;
 
 /**
  * Makes memory for elements.
@@ -89,11 +107,14 @@ const MOST_BUFFERS = 32;
 /** Memory that nobody uses; what was used last comes last. */
 const kept: ArrayBuffer[] = [];
 let keptBytes = 0;
+const idle = new IdleWatch(() => {
+  while (kept.length > 0) freeOldest();
+});
 
 function takeKept(bytes: number): ArrayBuffer | undefined {
   const at = kept.findLastIndex(({ byteLength }) => byteLength === bytes);
   if (at === -1) return undefined;
-  isUsed = true;
+  idle.use();
   keptBytes -= bytes;
   return kept.splice(at, 1)[0];
 }
@@ -108,8 +129,7 @@ export function giveBack({ buffer }: TypedArray): void {
   kept.push(buffer as ArrayBuffer);
   keptBytes += buffer.byteLength;
   while (keptBytes > MOST_BYTES || kept.length > MOST_BUFFERS) freeOldest();
-  isUsed = true;
-  if (!isWatched) watch();
+  idle.use();
 }
 
 /** Now, not when the garbage collector comes. */
@@ -117,28 +137,4 @@ function freeOldest(): void {
   const oldest = kept.shift()!;
   keptBytes -= oldest.byteLength;
   oldest.transfer(0);
-}
-
-/** How long memory is kept that nobody uses, at least, in milliseconds. */
-const IDLE = 1000;
-/** Whether memory was taken or given since the garbage collector came last. */
-let isUsed = false;
-let lastUsed = 0;
-let isWatched = false;
-
-/**
- * Called when the garbage collector has been there: often, as new memory calls
- * it, and then what is kept shall be there for the next round.
- */
-const collections = new FinalizationRegistry(() => {
-  if (isUsed) lastUsed = Date.now();
-  isUsed = false;
-  if (Date.now() - lastUsed < IDLE) return watch();
-  isWatched = false;
-  while (kept.length > 0) freeOldest();
-});
-
-function watch(): void {
-  isWatched = true;
-  collections.register({}, undefined);
 }
