@@ -12,6 +12,7 @@ import {
   type Tensor,
 } from "@dlpack/deno";
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { freeAllPinned } from "../ffi/devices/pinned.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -33,6 +34,7 @@ async function withDriver(run: () => void | Promise<void>): Promise<void> {
   driver.sim_reset();
   try {
     await run();
+    freeAllPinned();
     assertEquals(driver.sim_held(), 0, "something was not given back");
   } finally {
     Deno.env.delete("DLPACK_CUDA_LIBRARY");
@@ -305,6 +307,76 @@ test("A large tensor comes through pinned memory, and can be stopped", async () 
   driver.sim_free(handle);
 });
 
+test("Rows come through pinned memory, too", async () => {
+  const pitch = 3 << 20;
+  const image = Uint8Array.from({ length: 4 * pitch }, (_, i) => i >> 5);
+  const handle = allocate(image);
+  // Several rows to a piece of pinned memory, and several pieces to a row.
+  for (const [rows, step, length] of [[8000, 1500, 700], [4, pitch, 5 << 19]]) {
+    const spec: FixtureSpec = {
+      dtype: [1, 8, 1],
+      shape: [rows!, length!],
+      strides: [step!, 1],
+      byteOffset: 7,
+      nbytes: 1,
+    };
+    const bytes = bytesOf((await importLater(spec, handle)).data);
+    for (let row = 0; row < rows!; row++) {
+      const start = row * step! + 7;
+      const expected = image.subarray(start, start + length!);
+      const found = bytes.subarray(row * length!, (row + 1) * length!);
+      assert(found.every((byte, i) => byte === expected[i]), `row ${row}`);
+    }
+  }
+  assert(driver.sim_count(cString("cuMemcpy2DAsync_v2")) > 0);
+  assertEquals(driver.sim_count(cString("cuMemcpy2D_v2")), 0);
+  driver.sim_free(handle);
+});
+
+test("Pinned memory is used again, but not after a reset", async () => {
+  const bytes = new Uint8Array(12 << 20);
+  const handle = allocate(bytes);
+  const spec: FixtureSpec = { dtype: [1, 8, 1], shape: [12 << 20], nbytes: 1 };
+  const made: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    if (round === 2) driver.sim_reset_devices();
+    const t = await importLater(spec, handle);
+    assertEquals(bytesOf(t.data).findIndex((byte, i) => byte !== bytes[i]), -1);
+    made.push(driver.sim_count(cString("cuMemHostAlloc")));
+  }
+  assertEquals(made, [6, 6, 12]);
+  driver.sim_free(handle);
+});
+
+test("Pinned memory that cannot be given back is told of", async () => {
+  const handle = allocate(new Uint8Array(5 << 20));
+  const spec: FixtureSpec = { dtype: [1, 8, 1], shape: [5 << 20], nbytes: 1 };
+  await importLater(spec, handle);
+  driver.sim_fail(cString("cuMemFreeHost"), 1, 700);
+  const { error } = console;
+  const told: string[] = [];
+  console.error = (...args) => told.push(args.join(" "));
+  try {
+    freeAllPinned();
+  } finally {
+    console.error = error;
+  }
+  assertEquals(told.length, 1);
+  assert(told[0]!.includes("cuMemFreeHost failed with"), told[0]);
+  driver.sim_free(handle);
+});
+
+test("A driver that waits only within a context is asked again and again", async () => {
+  driver.sim_wait_in_context(1);
+  const bytes = Uint8Array.from({ length: 5 << 20 }, (_, i) => i >> 5);
+  const handle = allocate(bytes);
+  const spec: FixtureSpec = { dtype: [1, 8, 1], shape: [5 << 20], nbytes: 1 };
+  const t = await importLater(spec, handle);
+  assertEquals(bytesOf(t.data).findIndex((byte, i) => byte !== bytes[i]), -1);
+  assert(driver.sim_count(cString("cuEventQuery")) > 3);
+  driver.sim_free(handle);
+});
+
 // What these tell is not needed, or cannot be thrown.
 const forgiven = new Set(["cuDevicePrimaryCtxRelease_v2"]);
 
@@ -320,16 +392,16 @@ const calls = [
   "cuMemcpyDtoH_v2",
   "cuMemcpy2D_v2",
   "cuMemHostAlloc",
-  "cuMemFreeHost",
   "cuStreamCreate",
   "cuStreamDestroy_v2",
   "cuStreamSynchronize",
-  "cuStreamQuery",
   "cuEventCreate",
   "cuEventDestroy_v2",
   "cuEventRecord",
   "cuEventQuery",
+  "cuEventSynchronize",
   "cuMemcpyDtoHAsync_v2",
+  "cuMemcpy2DAsync_v2",
 ];
 
 for (const isAsync of [false, true]) {
@@ -338,7 +410,7 @@ for (const isAsync of [false, true]) {
     const handle = allocate(new Uint8Array(12 << 20));
     const rows: FixtureSpec = {
       dtype: [1, 8, 1],
-      shape: [9, 100],
+      shape: [9, 700_000],
       strides: [1 << 20, 1],
       nbytes: 1,
     };
@@ -346,11 +418,13 @@ for (const isAsync of [false, true]) {
     const stream = driver.sim_stream();
     let failures = 0;
     for (const [spec, options] of [[all, {}], [rows, { stream }]] as const) {
-      const run = async (): Promise<Tensor> =>
+      const run = async (): Promise<void> => {
         await (isAsync ? importLater : importMemory)(spec, handle, options);
+      };
       driver.sim_reset();
       await run();
       const made = calls.map((call) => driver.sim_count(cString(call)));
+      freeAllPinned();
       for (const [i, call] of calls.entries()) {
         // The first calls tell, and the last ones; not each of many polls.
         for (let at = 1; at <= made[i]!; at++) {
@@ -376,6 +450,7 @@ for (const isAsync of [false, true]) {
           if (call === "cuCtxPushCurrent_v2" && at === made[i]!) {
             driver.sim_forget(stream);
           }
+          freeAllPinned();
           assertEquals(driver.sim_held(), 1, what); // the stream
         }
       }

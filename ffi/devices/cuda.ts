@@ -14,6 +14,7 @@ import {
 } from "./driver.ts";
 import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
 import {
+  BLOCKING_SYNC,
   DEVICE_ORDINAL,
   DISABLE_TIMING,
   GpuCalls,
@@ -114,6 +115,13 @@ const symbols = {
     ],
     result: "i32",
   },
+  cuMemcpy2DAsync_v2: {
+    parameters: [
+      "buffer", // const CUDA_MEMCPY2D *pCopy
+      "u64", // CUstream hStream
+    ],
+    result: "i32",
+  },
   cuMemHostAlloc: {
     parameters: [
       "buffer", // void **pp
@@ -147,12 +155,6 @@ const symbols = {
     ],
     result: "i32",
   },
-  cuStreamQuery: {
-    parameters: [
-      "u64", // CUstream hStream
-    ],
-    result: "i32",
-  },
   cuEventCreate: {
     parameters: [
       "buffer", // CUevent *phEvent
@@ -178,6 +180,13 @@ const symbols = {
       "u64", // CUevent hEvent
     ],
     result: "i32",
+  },
+  cuEventSynchronize: {
+    parameters: [
+      "u64", // CUevent hEvent
+    ],
+    result: "i32",
+    nonblocking: true,
   },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -272,6 +281,14 @@ class CudaDriver implements GpuDriver {
     });
   }
 
+  get library(): object {
+    return this.#cuda;
+  }
+
+  get place(): bigint {
+    return this.#context;
+  }
+
   /** Finds the memory's context, and checks that it is memory. */
   open(): void {
     const { data, byteOffset, id } = this.#memory;
@@ -334,13 +351,6 @@ class CudaDriver implements GpuDriver {
     this.#calls.check("cuStreamSynchronize", status);
   }
 
-  isIdle(stream: bigint): boolean {
-    return this.#calls.isReady(
-      "cuStreamQuery",
-      this.#cuda.cuStreamQuery(stream),
-    );
-  }
-
   copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
     const length = BigInt(into.length);
     const status = this.#cuda.cuMemcpyDtoH_v2(into, from, length);
@@ -361,15 +371,7 @@ class CudaDriver implements GpuDriver {
       }
       return;
     }
-    const copy = new BigUint64Array(MEMCPY2D.size / 8);
-    copy[MEMCPY2D.srcMemoryType / 8] = DEVICE;
-    copy[MEMCPY2D.srcDevice / 8] = from;
-    copy[MEMCPY2D.srcPitch / 8] = BigInt(pitch);
-    copy[MEMCPY2D.dstMemoryType / 8] = HOST;
-    copy[MEMCPY2D.dstHost / 8] = addressOfArray(into);
-    copy[MEMCPY2D.dstPitch / 8] = BigInt(rowBytes);
-    copy[MEMCPY2D.widthInBytes / 8] = BigInt(rowBytes);
-    copy[MEMCPY2D.height / 8] = BigInt(count);
+    const copy = rowsTo(addressOfArray(into), from, pitch, rowBytes, count);
     this.#calls.check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
   }
 
@@ -382,6 +384,31 @@ class CudaDriver implements GpuDriver {
     const { cuMemcpyDtoHAsync_v2 } = this.#cuda;
     const status = cuMemcpyDtoHAsync_v2(into, from, BigInt(length), stream);
     this.#calls.check("cuMemcpyDtoHAsync_v2", status);
+  }
+
+  copyRowsLater(
+    into: bigint,
+    from: bigint,
+    pitch: number,
+    rowBytes: number,
+    count: number,
+    stream: bigint,
+  ): void {
+    if (pitch > MAX_PITCH) {
+      for (let row = 0; row < count; row++) {
+        const to = into + BigInt(row * rowBytes);
+        const start = from + BigInt(row) * BigInt(pitch);
+        this.copyLater(to, start, rowBytes, stream);
+      }
+      return;
+    }
+    const copy = rowsTo(into, from, pitch, rowBytes, count);
+    const status = this.#cuda.cuMemcpy2DAsync_v2(copy, stream);
+    this.#calls.check("cuMemcpy2DAsync_v2", status);
+  }
+
+  isPinned(address: bigint): boolean {
+    return this.#ask(MEMORY_TYPE, address).value === HOST;
   }
 
   allocatePinned(length: number): bigint {
@@ -413,7 +440,7 @@ class CudaDriver implements GpuDriver {
     const { cuEventCreate } = this.#cuda;
     return this.#calls.made(
       "cuEventCreate",
-      (made) => cuEventCreate(made, DISABLE_TIMING),
+      (made) => cuEventCreate(made, BLOCKING_SYNC | DISABLE_TIMING),
     );
   }
 
@@ -428,6 +455,14 @@ class CudaDriver implements GpuDriver {
 
   isDone(event: bigint): boolean {
     return this.#calls.isReady("cuEventQuery", this.#cuda.cuEventQuery(event));
+  }
+
+  async waitLater(event: bigint): Promise<boolean> {
+    const status = await this.#cuda.cuEventSynchronize(event);
+    // No thread but this one has the context.
+    if (status === INVALID_CONTEXT) return false;
+    this.#calls.check("cuEventSynchronize", status);
+    return true;
   }
 
   close(): void {
@@ -460,6 +495,26 @@ class CudaDriver implements GpuDriver {
     const status = this.#context === 0n ? ask() : this.within(ask);
     return { status, value: status === SUCCESS ? answer[0]! : 0n };
   }
+}
+
+/** A `CUDA_MEMCPY2D` of rows that come to lie side by side in the host's memory. */
+function rowsTo(
+  into: bigint,
+  from: bigint,
+  pitch: number,
+  rowBytes: number,
+  count: number,
+): BigUint64Array<ArrayBuffer> {
+  const copy = new BigUint64Array(MEMCPY2D.size / 8);
+  copy[MEMCPY2D.srcMemoryType / 8] = DEVICE;
+  copy[MEMCPY2D.srcDevice / 8] = from;
+  copy[MEMCPY2D.srcPitch / 8] = BigInt(pitch);
+  copy[MEMCPY2D.dstMemoryType / 8] = HOST;
+  copy[MEMCPY2D.dstHost / 8] = into;
+  copy[MEMCPY2D.dstPitch / 8] = BigInt(rowBytes);
+  copy[MEMCPY2D.widthInBytes / 8] = BigInt(rowBytes);
+  copy[MEMCPY2D.height / 8] = BigInt(count);
+  return copy;
 }
 
 function nameOf(cuda: Cuda, status: number): string | null {

@@ -4,14 +4,22 @@
  * @module
  */
 
-import { bufferAt } from "../memory.ts";
+import { copyLater } from "../memory.ts";
+import {
+  givePinned,
+  type Pinned,
+  PINNED_BYTES,
+  PINNED_COUNT,
+  type PinnedDriver,
+  takePinned,
+} from "./pinned.ts";
 import type { DeviceMemory, DeviceReader, DeviceRows } from "./runtime.ts";
 
 /**
  * The calls of a GPU's runtime. All but `within` and `close` are made inside of
  * `within`, and throw a `BufferError` when the runtime reports one.
  */
-export interface GpuDriver {
+export interface GpuDriver extends PinnedDriver {
   /**
    * Runs calls while the memory's context or device is the current one of this
    * thread; afterwards it is what it was before. Nothing may wait inside: other
@@ -22,8 +30,6 @@ export interface GpuDriver {
   synchronize(): void;
   /** Waits for the work of a stream. */
   synchronizeStream(stream: bigint): void;
-  /** Whether the work of a stream is done. */
-  isIdle(stream: bigint): boolean;
   /** Copies to the host, and waits. */
   copy(into: Uint8Array<ArrayBuffer>, from: bigint): void;
   /** Copies rows to the host, and waits. */
@@ -41,10 +47,15 @@ export interface GpuDriver {
     length: number,
     stream: bigint,
   ): void;
-  /** Pinned memory of the host. */
-  allocatePinned(length: number): bigint;
-  /** Gives it back. */
-  freePinned(address: bigint): void;
+  /** Copies rows to pinned memory, later. */
+  copyRowsLater(
+    into: bigint,
+    from: bigint,
+    pitch: number,
+    rowBytes: number,
+    count: number,
+    stream: bigint,
+  ): void;
   /** A stream that no other waits for. */
   createStream(): bigint;
   /** Ends it. */
@@ -57,6 +68,14 @@ export interface GpuDriver {
   record(event: bigint, stream: bigint): void;
   /** Whether the work before a mark is done. */
   isDone(event: bigint): boolean;
+  /**
+   * Waits for the work before a mark, on another thread, so outside of
+   * `within`.
+   *
+   * @returns Whether it is done; not where the runtime cannot wait without a
+   * context.
+   */
+  waitLater(event: bigint): Promise<boolean>;
   /** Gives back what opening took. Never throws. */
   close(): void;
 }
@@ -64,16 +83,21 @@ export interface GpuDriver {
 /** What to wait for: a stream's work, all work, or nothing. */
 export type Wait = bigint | "everything" | "nothing";
 
-/** Pinned memory that is being filled, or empty. */
-interface Slot {
-  readonly address: bigint;
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly event: bigint;
+/** A part of what is read, no longer than pinned memory. */
+interface Part {
+  readonly from: bigint;
+  /** Bytes into where it goes. */
+  readonly at: number;
+  readonly rowBytes: number;
+  readonly pitch: number;
+  readonly count: number;
 }
 
-/** The largest piece of pinned memory, in bytes, and how many there are. */
-const SLOT_BYTES = 8 * 1024 * 1024;
-const SLOTS = 3;
+/**
+ * What takes no longer than a turn of the event loop, in bytes: it is copied at
+ * once, also asynchronously.
+ */
+const AT_ONCE = 4 * 1024 * 1024;
 
 /** Reads memory by the calls of a driver. */
 export class GpuReader implements DeviceReader {
@@ -83,9 +107,8 @@ export class GpuReader implements DeviceReader {
   readonly #wait: Wait;
   /** The default stream, in which a mark is behind the work of most others. */
   readonly #defaultStream: bigint;
-  /** What asynchronous copies need, made by the first of them. */
+  /** Of asynchronous copies, made by the first of them. */
   #stream: bigint | null = null;
-  readonly #slots: Slot[] = [];
   readonly #events: bigint[] = [];
 
   /** Takes over the driver, which it closes. */
@@ -115,17 +138,10 @@ export class GpuReader implements DeviceReader {
     const wait = this.#wait;
     const driver = this.#driver;
     if (wait === "nothing") return;
-    if (wait !== "everything") {
-      return await until(() => driver.within(() => driver.isIdle(wait)));
-    }
-    const event = driver.within(() => {
-      const event = this.#createEvent();
-      driver.record(event, this.#defaultStream);
-      return event;
-    });
-    await until(() => driver.within(() => driver.isDone(event)));
+    const event = driver.within(() => this.#createEvent());
+    await this.#mark(event, wait === "everything" ? this.#defaultStream : wait);
     // Only streams that the default one does not wait for are left.
-    this.synchronize();
+    if (wait === "everything") this.synchronize();
   }
 
   read(byteOffset: number, into: Uint8Array<ArrayBuffer>): void {
@@ -143,35 +159,89 @@ export class GpuReader implements DeviceReader {
     driver.within(() => driver.copyRows(into, from, pitch, rowBytes, count));
   }
 
-  /**
-   * Through pinned memory: copies to any other block the thread. While the GPU
-   * fills some slots, this thread empties one.
-   */
   async readAsync(
     byteOffset: number,
     into: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
+    if (into.length <= AT_ONCE) return this.read(byteOffset, into);
+    const from = this.#address + BigInt(byteOffset);
+    await this.#readParts(runOf(from, 0, into.length), into);
+  }
+
+  async readRowsAsync(
+    rows: DeviceRows,
+    into: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    if (into.length <= AT_ONCE) return this.readRows(rows, into);
+    const from = this.#address + BigInt(rows.byteOffset);
+    await this.#readParts(rowsOf(from, rows), into);
+  }
+
+  /**
+   * Through pinned memory: copies to any other block the thread. The GPU fills
+   * some of it while threads of Deno's empty the rest, several at a time, as
+   * memory that is new costs a thread more than the GPU needs.
+   */
+  async #readParts(
+    parts: Generator<Part>,
+    into: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
     const driver = this.#driver;
-    const empty = driver.within(() => this.#prepare(into.length));
-    const filling: { slot: Slot; length: number }[] = [];
-    let asked = 0;
-    for (let done = 0; done < into.length;) {
-      driver.within(() => {
-        while (asked < into.length && empty.length > 0) {
-          const slot = empty.pop()!;
-          const length = Math.min(slot.bytes.length, into.length - asked);
-          const from = this.#address + BigInt(byteOffset + asked);
-          driver.copyLater(slot.address, from, length, this.#stream!);
-          driver.record(slot.event, this.#stream!);
-          filling.push({ slot, length });
-          asked += length;
-        }
-      });
-      const { slot, length } = filling.shift()!;
-      await until(() => driver.within(() => driver.isDone(slot.event)));
-      into.set(slot.bytes.subarray(0, length), done);
-      done += length;
-      empty.push(slot);
+    const failures: unknown[] = [];
+    const slots: Pinned[] = [];
+    const readSome = async (): Promise<void> => {
+      let slot: Pinned | undefined;
+      let event = 0n;
+      for (const part of parts) {
+        driver.within(() => {
+          this.#stream ??= driver.createStream();
+          if (slot === undefined) {
+            event = this.#createEvent();
+            slot = takePinned(driver);
+            slots.push(slot);
+          }
+          const { from, pitch, rowBytes, count } = part;
+          const [to, stream] = [slot.address, this.#stream];
+          if (count === 1) driver.copyLater(to, from, rowBytes, stream);
+          else driver.copyRowsLater(to, from, pitch, rowBytes, count, stream);
+        });
+        await this.#mark(event, this.#stream!);
+        const { at, rowBytes, count } = part;
+        await copyLater(
+          into.subarray(at, at + rowBytes * count),
+          slot!.address,
+        );
+      }
+    };
+    const readers = Array.from(
+      { length: PINNED_COUNT },
+      () => readSome().catch((error) => void failures.push(error)),
+    );
+    await Promise.all(readers);
+    if (failures.length === 0) return slots.forEach(givePinned);
+    driver.within(() => {
+      const stream = this.#stream;
+      // Copies may still be on their way to it.
+      if (stream !== null) {
+        attempt(failures, () => driver.synchronizeStream(stream));
+      }
+      for (const { address } of slots) {
+        attempt(failures, () => driver.freePinned(address));
+      }
+    });
+    throw failures[0];
+  }
+
+  /** Puts a mark into a stream, and waits for it without blocking the thread. */
+  async #mark(event: bigint, stream: bigint): Promise<void> {
+    const driver = this.#driver;
+    const isDone = driver.within(() => {
+      driver.record(event, stream);
+      return driver.isDone(event);
+    });
+    if (isDone || await driver.waitLater(event)) return;
+    while (!driver.within(() => driver.isDone(event))) {
+      await new Promise((resolve) => setTimeout(resolve));
     }
   }
 
@@ -190,57 +260,51 @@ export class GpuReader implements DeviceReader {
     return event;
   }
 
-  /** The slots for a read, all of them empty. */
-  #prepare(length: number): Slot[] {
-    const driver = this.#driver;
-    this.#stream ??= driver.createStream();
-    const size = Math.min(SLOT_BYTES, length);
-    const count = Math.min(SLOTS, Math.ceil(length / size));
-    const slots = this.#slots;
-    if (slots.length >= count && slots[0]!.bytes.length >= size) {
-      return slots.slice();
-    }
-    while (slots.length > 0) this.#freeSlot(slots.pop()!);
-    while (slots.length < count) {
-      const event = this.#createEvent();
-      const address = driver.allocatePinned(size);
-      const bytes = new Uint8Array(bufferAt(Number(address), size));
-      slots.push({ address, bytes, event });
-    }
-    return slots.slice();
-  }
-
-  #freeSlot({ bytes, address }: Slot): void {
-    bytes.buffer.transfer(0);
-    this.#driver.freePinned(address);
-  }
-
   /** All that can be freed is, whatever fails; the first failure is thrown. */
   #free(): void {
     const driver = this.#driver;
     const stream = this.#stream;
     const failures: unknown[] = [];
-    const attempt = (action: () => void): void => {
-      try {
-        action();
-      } catch (error) {
-        failures.push(error);
-      }
-    };
-    // After a failure copies may still be on their way to the slots.
-    if (stream !== null) attempt(() => driver.synchronizeStream(stream));
-    for (const slot of this.#slots.splice(0)) {
-      attempt(() => this.#freeSlot(slot));
-    }
     for (const event of this.#events.splice(0)) {
-      attempt(() => driver.destroyEvent(event));
+      attempt(failures, () => driver.destroyEvent(event));
     }
-    if (stream !== null) attempt(() => driver.destroyStream(stream));
+    if (stream !== null) {
+      attempt(failures, () => driver.destroyStream(stream));
+    }
     if (failures.length > 0) throw failures[0];
   }
 }
 
-/** Looks again at every turn of the event loop. */
-async function until(isDone: () => boolean): Promise<void> {
-  while (!isDone()) await new Promise((resolve) => setTimeout(resolve));
+function attempt(failures: unknown[], action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    failures.push(error);
+  }
+}
+
+/** Bytes side by side, in parts. */
+function* runOf(from: bigint, at: number, length: number): Generator<Part> {
+  for (let done = 0; done < length; done += PINNED_BYTES) {
+    const rowBytes = Math.min(PINNED_BYTES, length - done);
+    const start = { from: from + BigInt(done), at: at + done };
+    yield { ...start, rowBytes, pitch: rowBytes, count: 1 };
+  }
+}
+
+/** Rows, in parts. */
+function* rowsOf(
+  from: bigint,
+  { pitch, rowBytes, count }: DeviceRows,
+): Generator<Part> {
+  const atOnce = Math.floor(PINNED_BYTES / rowBytes);
+  for (let row = 0; row < count; row += Math.max(1, atOnce)) {
+    const start = from + BigInt(row) * BigInt(pitch);
+    const at = row * rowBytes;
+    if (atOnce === 0) yield* runOf(start, at, rowBytes);
+    else {
+      const rows = Math.min(atOnce, count - row);
+      yield { from: start, at, rowBytes, pitch, count: rows };
+    }
+  }
 }

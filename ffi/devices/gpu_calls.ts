@@ -17,6 +17,7 @@ const NOT_READY = 600;
 /** Attributes of a pointer, and flags of streams and events. */
 export const DEVICE_ORDINAL = 9;
 export const NON_BLOCKING = 1;
+export const BLOCKING_SYNC = 1;
 export const DISABLE_TIMING = 2;
 
 /** How a runtime reports errors. */

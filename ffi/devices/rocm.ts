@@ -7,6 +7,7 @@
 import { deviceError, type DriverPlace, openDriver } from "./driver.ts";
 import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
 import {
+  BLOCKING_SYNC,
   DEVICE_ORDINAL,
   DISABLE_TIMING,
   GpuCalls,
@@ -108,6 +109,19 @@ const symbols = {
     ],
     result: "i32",
   },
+  hipMemcpy2DAsync: {
+    parameters: [
+      "u64", // void *dst
+      "usize", // size_t dpitch
+      "u64", // const void *src
+      "usize", // size_t spitch
+      "usize", // size_t width
+      "usize", // size_t height
+      "i32", // hipMemcpyKind kind
+      "u64", // hipStream_t stream
+    ],
+    result: "i32",
+  },
   hipHostMalloc: {
     parameters: [
       "buffer", // void **ptr
@@ -141,12 +155,6 @@ const symbols = {
     ],
     result: "i32",
   },
-  hipStreamQuery: {
-    parameters: [
-      "u64", // hipStream_t stream
-    ],
-    result: "i32",
-  },
   hipEventCreateWithFlags: {
     parameters: [
       "buffer", // hipEvent_t *event
@@ -172,6 +180,13 @@ const symbols = {
       "u64", // hipEvent_t event
     ],
     result: "i32",
+  },
+  hipEventSynchronize: {
+    parameters: [
+      "u64", // hipEvent_t event
+    ],
+    result: "i32",
+    nonblocking: true,
   },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -242,6 +257,14 @@ class HipDriver implements GpuDriver {
     });
   }
 
+  get library(): object {
+    return this.#hip;
+  }
+
+  get place(): bigint {
+    return BigInt(this.#device);
+  }
+
   /** Finds the memory's device, and checks that it is memory. */
   open(): void {
     const { data, byteOffset } = this.#memory;
@@ -297,13 +320,6 @@ class HipDriver implements GpuDriver {
     this.#calls.check("hipStreamSynchronize", status);
   }
 
-  isIdle(stream: bigint): boolean {
-    return this.#calls.isReady(
-      "hipStreamQuery",
-      this.#hip.hipStreamQuery(stream),
-    );
-  }
-
   copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
     const length = BigInt(into.length);
     const status = this.#hip.hipMemcpyDtoH(into, from, length);
@@ -340,6 +356,37 @@ class HipDriver implements GpuDriver {
     this.#calls.check("hipMemcpyDtoHAsync", status);
   }
 
+  copyRowsLater(
+    into: bigint,
+    from: bigint,
+    pitch: number,
+    rowBytes: number,
+    count: number,
+    stream: bigint,
+  ): void {
+    const status = this.#hip.hipMemcpy2DAsync(
+      into,
+      BigInt(rowBytes),
+      from,
+      BigInt(pitch),
+      BigInt(rowBytes),
+      BigInt(count),
+      DEVICE_TO_HOST,
+      stream,
+    );
+    this.#calls.check("hipMemcpy2DAsync", status);
+  }
+
+  isPinned(address: bigint): boolean {
+    const ordinal = new Int32Array(2);
+    const { hipPointerGetAttribute } = this.#hip;
+    if (
+      hipPointerGetAttribute(ordinal, DEVICE_ORDINAL, address) === SUCCESS
+    ) return true;
+    forgetError(this.#hip);
+    return false;
+  }
+
   allocatePinned(length: number): bigint {
     const { hipHostMalloc } = this.#hip;
     return this.#calls.made(
@@ -369,7 +416,7 @@ class HipDriver implements GpuDriver {
     const { hipEventCreateWithFlags } = this.#hip;
     return this.#calls.made(
       "hipEventCreateWithFlags",
-      (made) => hipEventCreateWithFlags(made, DISABLE_TIMING),
+      (made) => hipEventCreateWithFlags(made, BLOCKING_SYNC | DISABLE_TIMING),
     );
   }
 
@@ -386,6 +433,12 @@ class HipDriver implements GpuDriver {
 
   isDone(event: bigint): boolean {
     return this.#calls.isReady("hipEventQuery", this.#hip.hipEventQuery(event));
+  }
+
+  async waitLater(event: bigint): Promise<boolean> {
+    const status = await this.#hip.hipEventSynchronize(event);
+    this.#calls.check("hipEventSynchronize", status);
+    return true;
   }
 
   close(): void {}

@@ -88,6 +88,14 @@ export interface DeviceReader extends Disposable {
    * @param into Where to, `rows.count * rows.rowBytes` bytes.
    */
   readRows?(rows: DeviceRows, into: Uint8Array<ArrayBuffer>): void;
+  /**
+   * The same without blocking the thread; without it
+   * {@linkcode DeviceReader.readRows} is called.
+   */
+  readRowsAsync?(
+    rows: DeviceRows,
+    into: Uint8Array<ArrayBuffer>,
+  ): Promise<void>;
   /** Gives back what reading took. Called once, also after an error. */
   [Symbol.dispose](): void;
 }

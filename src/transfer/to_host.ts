@@ -191,6 +191,7 @@ function* readPieces(
       const part = into.subarray(to, to + length * piece.count);
       yield {
         run: () => reader.readRows!(rows, part),
+        runAsync: reader.readRowsAsync?.bind(reader, rows, part),
         done: (piece.into + piece.length * piece.count) / plan.size,
       };
     } else {

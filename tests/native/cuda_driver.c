@@ -2,12 +2,14 @@
  *
  * Device memory is a PROT_NONE mapping, so that a host that reads it crashes;
  * the driver reaches it by another mapping of the same file. Calls need the
- * context of the memory to be current on their thread, as the driver's do.
+ * context of the memory to be current on their thread, as the driver's do; only
+ * to wait for an event another thread needs none, as was seen of driver 580.
  * Work on a stream is a fill that lands when somebody waits for it. Every call
  * is counted, and can be made to fail.
  */
 #define _DEFAULT_SOURCE /* ftruncate */
 #define _DARWIN_C_SOURCE
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +49,8 @@ typedef struct {
   uint8_t *at; /* where the last work of a stream is to land; NULL for none */
   uint8_t value;
   size_t size;
-  const uint8_t *from; /* or a copy from here */
+  const uint8_t *from; /* or a copy from here, of rows of `size` bytes */
+  size_t pitch, rows;
   uint64_t stream;     /* of an event: what it was recorded in, plus one */
 } Handle;
 
@@ -55,7 +58,7 @@ static Block blocks[BLOCKS];
 static Handle streams[HANDLES]; /* 0 legacy non-blocking work, 1 legacy, 2 ... */
 static Handle events[HANDLES];
 static int retained[DEVICES], pinned, devices = DEVICES, ask_in_context;
-static int ranges_unknown;
+static int ranges_unknown, wait_in_context;
 static _Thread_local uint64_t stack[DEPTH];
 static _Thread_local int depth;
 
@@ -78,10 +81,25 @@ static int enter(const char *name) {
   return failing_with;
 }
 
-#define ENTER                          \
-  do {                                 \
-    int status_ = enter(__func__);     \
-    if (status_ != 0) return status_;  \
+/* A call has the stand-in to itself until it returns, from whichever thread. */
+static pthread_mutex_t mutex;
+__attribute__((constructor)) static void make_mutex(void) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+  pthread_mutex_init(&mutex, &attributes);
+}
+static int lock(void) { return pthread_mutex_lock(&mutex); }
+static void unlock(const int *locked) {
+  (void)locked;
+  pthread_mutex_unlock(&mutex);
+}
+
+#define ENTER                                             \
+  __attribute__((cleanup(unlock))) const int locked_ = lock(); \
+  do {                                                    \
+    int status_ = enter(__func__);                        \
+    if (status_ != 0) return status_;                     \
   } while (0)
 #define IN_CONTEXT \
   if (depth == 0) return INVALID_CONTEXT
@@ -97,8 +115,11 @@ static Block *find(uint64_t at, size_t size) {
 
 static void land(Handle *stream) {
   if (stream->at == NULL) return;
-  if (stream->from != NULL) memcpy(stream->at, stream->from, stream->size);
-  else memset(stream->at, stream->value, stream->size);
+  if (stream->from == NULL) memset(stream->at, stream->value, stream->size);
+  else
+    for (size_t row = 0; row < stream->rows; row++)
+      memcpy(stream->at + row * stream->size,
+             stream->from + row * stream->pitch, stream->size);
   stream->at = NULL;
 }
 
@@ -108,7 +129,7 @@ EXPORT void sim_reset(void) {
   memset(counts, 0, sizeof counts);
   failing[0] = 0;
   devices = DEVICES;
-  ask_in_context = ranges_unknown = 0;
+  ask_in_context = ranges_unknown = wait_in_context = 0;
 }
 EXPORT void sim_fail(const char *name, int at, int with) {
   strcpy(failing, name);
@@ -118,6 +139,7 @@ EXPORT void sim_fail(const char *name, int at, int with) {
 EXPORT int sim_count(const char *name) { return *count_of(name); }
 EXPORT void sim_devices(int count) { devices = count; }
 EXPORT void sim_ask_in_context(int on) { ask_in_context = on; }
+EXPORT void sim_wait_in_context(int on) { wait_in_context = on; }
 EXPORT void sim_ranges_unknown(int on) { ranges_unknown = on; }
 
 /* What was not given back. */
@@ -130,7 +152,6 @@ EXPORT int sim_held(void) {
 
 /* Takes all but one stream as given back. */
 EXPORT void sim_forget(uint64_t stream) {
-  pinned = 0;
   for (uint64_t i = 3; i < HANDLES; i++) {
     events[i].used = 0;
     if (i != stream) streams[i].used = 0;
@@ -275,35 +296,56 @@ typedef struct {
   size_t WidthInBytes, Height;
 } Memcpy2D;
 
+static int are_rows(const Memcpy2D *copy) {
+  size_t width = copy->WidthInBytes;
+  if (copy->srcMemoryType != 2 || copy->dstMemoryType != 1) return 0;
+  if (copy->srcXInBytes | copy->srcY | copy->dstXInBytes | copy->dstY) return 0;
+  if (width > copy->srcPitch || width > copy->dstPitch) return 0;
+  for (size_t row = 0; row < copy->Height; row++)
+    if (readable(copy->srcDevice + row * copy->srcPitch, width) == NULL)
+      return 0;
+  return 1;
+}
 EXPORT int cuMemcpy2D_v2(const Memcpy2D *copy) {
   ENTER;
   IN_CONTEXT;
-  size_t width = copy->WidthInBytes;
-  if (copy->srcMemoryType != 2 || copy->dstMemoryType != 1)
-    return INVALID_VALUE;
-  if (copy->srcXInBytes | copy->srcY | copy->dstXInBytes | copy->dstY)
-    return INVALID_VALUE;
-  if (width > copy->srcPitch || width > copy->dstPitch) return INVALID_VALUE;
-  for (size_t row = 0; row < copy->Height; row++) {
-    const uint8_t *source =
-        readable(copy->srcDevice + row * copy->srcPitch, width);
-    if (source == NULL) return INVALID_VALUE;
-    memcpy((uint8_t *)copy->dstHost + row * copy->dstPitch, source, width);
-  }
+  if (!are_rows(copy)) return INVALID_VALUE;
+  for (size_t row = 0; row < copy->Height; row++)
+    memcpy((uint8_t *)copy->dstHost + row * copy->dstPitch,
+           readable(copy->srcDevice + row * copy->srcPitch, 1),
+           copy->WidthInBytes);
   return SUCCESS;
 }
 EXPORT int cuMemHostAlloc(void **made, size_t size, unsigned flags) {
   ENTER;
   IN_CONTEXT;
   if (flags != 0) return INVALID_VALUE;
-  pinned++;
-  return *made = malloc(size), SUCCESS;
+  uint8_t *memory = malloc(size);
+  for (int i = 0; i < BLOCKS; i++) {
+    if (blocks[i].device != NULL) continue;
+    blocks[i] = (Block){memory, memory, size, stack[depth - 1], 1};
+    pinned++;
+    return *made = memory, SUCCESS;
+  }
+  abort();
 }
 EXPORT int cuMemFreeHost(void *at) {
+  Block *block = find((uint64_t)(uintptr_t)at, 1);
+  if (block == NULL) abort(); /* freed twice */
   pinned--;
-  memset(at, 0xdb, 1);
+  memset(at, 0xdb, block->size);
+  block->device = NULL;
   free(at);
   return enter(__func__);
+}
+/* Resets the devices: pinned memory is gone. */
+EXPORT void sim_reset_devices(void) {
+  for (int i = 0; i < BLOCKS; i++)
+    if (blocks[i].type == 1 && blocks[i].device != NULL) {
+      free(blocks[i].device);
+      blocks[i].device = NULL;
+      pinned--;
+    }
 }
 EXPORT int cuStreamCreate(uint64_t *made, unsigned flags) {
   ENTER;
@@ -326,21 +368,10 @@ EXPORT int cuStreamSynchronize(uint64_t stream) {
   land(&streams[stream]);
   return SUCCESS;
 }
-static int query(uint64_t stream) {
-  if (streams[stream].at == NULL) return SUCCESS;
-  if (streams[stream].polls-- > 0) return NOT_READY;
-  land(&streams[stream]);
-  return SUCCESS;
-}
-EXPORT int cuStreamQuery(uint64_t stream) {
-  ENTER;
-  IN_CONTEXT;
-  return is_stream(stream) ? query(stream) : INVALID_HANDLE;
-}
 EXPORT int cuEventCreate(uint64_t *made, unsigned flags) {
   ENTER;
   IN_CONTEXT;
-  if (flags != 2) return INVALID_VALUE;
+  if (flags != 3) return INVALID_VALUE;
   for (uint64_t i = 3; i < HANDLES; i++) {
     if (events[i].used) continue;
     events[i] = (Handle){.used = 1};
@@ -355,6 +386,7 @@ EXPORT int cuEventDestroy_v2(uint64_t event) {
 EXPORT int cuEventRecord(uint64_t event, uint64_t stream) {
   ENTER;
   IN_CONTEXT;
+  if (!is_stream(stream)) return INVALID_HANDLE;
   events[event].stream = stream + 1;
   events[event].polls = POLLS;
   return SUCCESS;
@@ -365,23 +397,42 @@ EXPORT int cuEventQuery(uint64_t event) {
   Handle *mark = &events[event];
   if (mark->stream == 0) return SUCCESS;
   if (mark->polls-- > 0) return NOT_READY;
-  land(&streams[mark->stream - 1]); /* the test's work */
-  if (mark->at != NULL) land(mark); /* our copy */
+  land(&streams[mark->stream - 1]);
+  return SUCCESS;
+}
+EXPORT int cuEventSynchronize(uint64_t event) {
+  ENTER;
+  if (wait_in_context) IN_CONTEXT;
+  Handle *mark = &events[event];
+  if (mark->stream != 0) land(&streams[mark->stream - 1]);
+  return SUCCESS;
+}
+static int copy_later(uint8_t *into, uint64_t from, size_t size, size_t pitch,
+                      size_t rows, uint64_t stream) {
+  if (!is_stream(stream)) return INVALID_VALUE;
+  memset(into, 0xdb, size * rows);
+  land(&streams[stream]); /* the copy before this one */
+  streams[stream].at = into;
+  streams[stream].from = readable(from, 1);
+  streams[stream].size = size;
+  streams[stream].pitch = pitch;
+  streams[stream].rows = rows;
   return SUCCESS;
 }
 EXPORT int cuMemcpyDtoHAsync_v2(uint8_t *into, uint64_t from, size_t size,
                                 uint64_t stream) {
   ENTER;
   IN_CONTEXT;
-  const uint8_t *source = readable(from, size);
-  if (source == NULL || !is_stream(stream)) return INVALID_VALUE;
-  memset(into, 0xdb, size);
-  land(&streams[stream]); /* the copy before this one */
-  streams[stream].at = into;
-  streams[stream].from = source;
-  streams[stream].size = size;
-  streams[stream].polls = POLLS;
-  return SUCCESS;
+  if (readable(from, size) == NULL) return INVALID_VALUE;
+  return copy_later(into, from, size, 0, 1, stream);
+}
+EXPORT int cuMemcpy2DAsync_v2(const Memcpy2D *copy, uint64_t stream) {
+  ENTER;
+  IN_CONTEXT;
+  if (!are_rows(copy) || copy->dstPitch != copy->WidthInBytes)
+    return INVALID_VALUE;
+  return copy_later(copy->dstHost, copy->srcDevice, copy->WidthInBytes,
+                    copy->srcPitch, copy->Height, stream);
 }
 
 /* ---- what a producer calls of it: tests/gpu, without a GPU ---- */

@@ -10,6 +10,8 @@ export const stand = {
   sim_devices: { parameters: ["i32"], result: "void" }, // void (int count)
   sim_ask_in_context: { parameters: ["i32"], result: "void" }, // void (int on)
   sim_ranges_unknown: { parameters: ["i32"], result: "void" }, // void (int on)
+  sim_wait_in_context: { parameters: ["i32"], result: "void" }, // void (int on)
+  sim_reset_devices: { parameters: [], result: "void" }, // void (void)
   sim_held: { parameters: [], result: "i32" }, // int (void)
   sim_forget: { parameters: ["u64"], result: "void" }, // void (uint64_t stream)
   sim_alloc: {

@@ -16,10 +16,11 @@ static int done(int status) {
   return status;
 }
 #undef ENTER
-#define ENTER                              \
-  do {                                     \
-    int status_ = done(enter(__func__));   \
-    if (status_ != 0) return status_;      \
+#define ENTER                                             \
+  __attribute__((cleanup(unlock))) const int locked_ = lock(); \
+  do {                                                    \
+    int status_ = done(enter(__func__));                  \
+    if (status_ != 0) return status_;                     \
   } while (0)
 
 #define ON_DEVICE(call)                     \
@@ -92,19 +93,29 @@ EXPORT int hipMemcpyDtoHAsync(void *into, uint64_t from, size_t size,
   ENTER;
   ON_DEVICE(cuMemcpyDtoHAsync_v2(into, from, size, stream_of(stream)));
 }
+static Memcpy2D rows_of(void *into, size_t into_pitch, uint64_t from,
+                        size_t pitch, size_t width, size_t height, int kind) {
+  return (Memcpy2D){.srcMemoryType = kind, /* a device is 2 for both */
+                    .srcDevice = from,
+                    .srcPitch = pitch,
+                    .dstMemoryType = 1,
+                    .dstHost = into,
+                    .dstPitch = into_pitch,
+                    .WidthInBytes = width,
+                    .Height = height};
+}
 EXPORT int hipMemcpy2D(void *into, size_t into_pitch, uint64_t from,
                        size_t pitch, size_t width, size_t height, int kind) {
   ENTER;
-  if (kind != 2) return done(INVALID_VALUE);
-  Memcpy2D copy = {.srcMemoryType = 2,
-                   .srcDevice = from,
-                   .srcPitch = pitch,
-                   .dstMemoryType = 1,
-                   .dstHost = into,
-                   .dstPitch = into_pitch,
-                   .WidthInBytes = width,
-                   .Height = height};
+  Memcpy2D copy = rows_of(into, into_pitch, from, pitch, width, height, kind);
   ON_DEVICE(cuMemcpy2D_v2(&copy));
+}
+EXPORT int hipMemcpy2DAsync(void *into, size_t into_pitch, uint64_t from,
+                            size_t pitch, size_t width, size_t height,
+                            int kind, uint64_t stream) {
+  ENTER;
+  Memcpy2D copy = rows_of(into, into_pitch, from, pitch, width, height, kind);
+  ON_DEVICE(cuMemcpy2DAsync_v2(&copy, stream_of(stream)));
 }
 EXPORT int hipHostMalloc(void **made, size_t size, unsigned flags) {
   ENTER;
@@ -126,10 +137,6 @@ EXPORT int hipStreamSynchronize(uint64_t stream) {
   ENTER;
   ON_DEVICE(cuStreamSynchronize(stream_of(stream)));
 }
-EXPORT int hipStreamQuery(uint64_t stream) {
-  ENTER;
-  ON_DEVICE(cuStreamQuery(stream_of(stream)));
-}
 EXPORT int hipEventCreateWithFlags(uint64_t *made, unsigned flags) {
   ENTER;
   ON_DEVICE(cuEventCreate(made, flags));
@@ -145,4 +152,8 @@ EXPORT int hipEventRecord(uint64_t event, uint64_t stream) {
 EXPORT int hipEventQuery(uint64_t event) {
   ENTER;
   ON_DEVICE(cuEventQuery(event));
+}
+EXPORT int hipEventSynchronize(uint64_t event) {
+  ENTER;
+  return done(cuEventSynchronize(event));
 }
