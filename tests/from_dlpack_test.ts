@@ -99,6 +99,12 @@ const refusals: readonly [
     "strides [9007199254740992, 1]",
   ],
   [
+    "a negative stride that was divided unsigned",
+    { shape: [2, 3], strides: [3, (2n ** 64n - 4n) / 4n] },
+    "shape",
+    "they overflow; CuPy up to 14.2 writes negative strides so",
+  ],
+  [
     "a reach that overflows",
     { shape: [3, 3], strides: [huge, huge] },
     "shape",

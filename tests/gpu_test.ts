@@ -9,14 +9,14 @@ Deno.test({
     const { driverPath } = await import("./native/cuda_driver.ts");
     const main = new URL("./gpu/main.ts", import.meta.url);
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", main.href, "--bytes", "70000"],
+      args: ["run", "-A", "--no-check", main.href, "--bytes", "300000"],
       env: { NO_COLOR: "1", DLPACK_CUDA_LIBRARY: driverPath },
     }).output();
     const text = new TextDecoder();
     const out = text.decode(stdout);
     assertEquals(code, 0, out + text.decode(stderr));
     assert(out.includes("All is right"), out);
-    assert(out.includes("| 65536 |"), out);
+    assert(out.includes("| 256 KiB |"), out);
   },
   sanitizeResources: false, // the stand-in stays open
 });

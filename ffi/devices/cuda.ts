@@ -294,27 +294,38 @@ class CudaDriver implements GpuDriver {
     const { data, byteOffset, id } = this.#memory;
     const address = data + BigInt(byteOffset);
     this.#calls.check("cuInit", this.#cuda.cuInit(0));
-    let status = this.#ask(DEVICE_ORDINAL, address).status;
+    let { status, value } = this.#ask(DEVICE_ORDINAL, address);
     if (status === INVALID_CONTEXT) {
       this.#context = this.#retain(id);
-      status = this.#ask(DEVICE_ORDINAL, address).status;
+      ({ status, value } = this.within(() =>
+        this.#ask(DEVICE_ORDINAL, address)
+      ));
     }
     const call = "cuPointerGetAttribute";
     if (status === INVALID_VALUE) throw this.#calls.unknown(call, address);
     this.#calls.check(call, status);
     // What the driver says of the memory counts, not what the struct says.
-    const ordinal = Number(this.#ask(DEVICE_ORDINAL, address).value);
-    const { value: context } = this.#ask(CONTEXT, address);
+    const ordinal = Number(value);
+    const ask = (): bigint => this.#ask(CONTEXT, address).value;
+    const context = this.#context === 0n ? ask() : this.within(ask);
     this.#context = context !== 0n ? context : this.#retain(ordinal);
+    this.within(() => this.#checkMemory(address));
+  }
+
+  #checkMemory(address: bigint): void {
     if (this.#ask(MEMORY_TYPE, address).value === ARRAY) {
       throw deviceError(
         this.#memory,
         "it is a CUDA array; have the library copy it to linear memory",
       );
     }
+    const end = this.#endAt(address);
     // Drivers before 11.0 cannot tell.
-    if (this.#endAt(address) === null) return;
-    this.#calls.checkRange(address, (at) => this.#endAt(at));
+    if (end === null) return;
+    this.#calls.checkRange(
+      address,
+      (at) => at === address ? end : this.#endAt(at),
+    );
   }
 
   /** The end of the allocation at an address, where the driver knows one. */
@@ -336,7 +347,7 @@ class CudaDriver implements GpuDriver {
     try {
       result = calls();
     } finally {
-      status = cuCtxPopCurrent_v2(new BigUint64Array(1));
+      status = cuCtxPopCurrent_v2(answer);
     }
     this.#calls.check("cuCtxPopCurrent_v2", status);
     return result;
@@ -484,18 +495,21 @@ class CudaDriver implements GpuDriver {
     return context;
   }
 
-  /** Asks what memory is at an address, in the context if there is one yet. */
+  /** Asks what memory is at an address. */
   #ask(
     attribute: number,
     address: bigint,
   ): { status: number; value: bigint } {
+    // 32 bits of it where that is all there is to an answer.
+    answer[0] = 0n;
     const { cuPointerGetAttribute } = this.#cuda;
-    const answer = new BigUint64Array(1);
-    const ask = (): number => cuPointerGetAttribute(answer, attribute, address);
-    const status = this.#context === 0n ? ask() : this.within(ask);
+    const status = cuPointerGetAttribute(answer, attribute, address);
     return { status, value: status === SUCCESS ? answer[0]! : 0n };
   }
 }
+
+/** What the driver writes to; read at once. */
+const answer = new BigUint64Array(1);
 
 /** A `CUDA_MEMCPY2D` of rows that come to lie side by side in the host's memory. */
 function rowsTo(

@@ -101,7 +101,10 @@ export function tooLarge(header: Header): BufferError {
 export function tooFar(header: Header): BufferError {
   return new BufferError(
     "shape",
-    `Cannot import a tensor ${stridesOf(header)}: they overflow`,
+    `Cannot import a tensor ${stridesOf(header)}: they overflow` +
+      (readStridesExactly(header.ndim).some((stride) => stride >= 2n ** 59n)
+        ? "; CuPy up to 14.2 writes negative strides so: have it copy the array"
+        : ""),
   );
 }
 

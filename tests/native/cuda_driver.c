@@ -469,6 +469,14 @@ EXPORT int cuMemsetD8Async(uint64_t at, uint8_t value, size_t size,
   sim_fill_later(at, value, size, stream);
   return SUCCESS;
 }
+EXPORT int cuMemcpyDtoD_v2(uint64_t into, uint64_t from, size_t size) {
+  IN_CONTEXT;
+  const uint8_t *source = readable(from, size);
+  return source == NULL ? INVALID_VALUE : cuMemcpyHtoD_v2(into, source, size);
+}
+EXPORT int cuDriverGetVersion(int *version) {
+  return *version = 13000, SUCCESS;
+}
 EXPORT int cuDeviceGetName(char *name, int length, int device) {
   (void)device;
   strncpy(name, "a stand-in", (size_t)length);
