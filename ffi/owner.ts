@@ -178,11 +178,12 @@ function startOf({ buffer, byteOffset }: ArrayBufferView): bigint {
 }
 
 /**
- * Who was seen to own a struct, by the lower half of its address: as many as a
- * look takes no time. A map of all would cost a third of an import.
+ * The lower halves of the addresses of structs that were seen to have an owner,
+ * as many as a look takes no time: a map of all would cost a third of an import,
+ * and one of objects a tenth.
  */
 const CLAIMS = 1024;
-const claims = new Array<Managed | null>(CLAIMS).fill(null);
+const claims = new Int32Array(CLAIMS);
 
 /**
  * Takes a struct that a library is said to have handed over.
@@ -192,13 +193,8 @@ const claims = new Array<Managed | null>(CLAIMS).fill(null);
  * @throws {BufferError} `"consumed"` when somebody is seen to own it already.
  */
 export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
-  const low = checkPlace(pointer);
-  const place = low >>> 4 & CLAIMS - 1;
-  const other = claims[place]!;
-  if (
-    other !== null && other.low === low && !isOver(other) &&
-    addressOf(pointerOf(other)) === addressOf(pointer)
-  ) {
+  const low = checkPlace(pointer) | 0;
+  if (claims[placeOf(low)] === low && isOwned(pointer, low)) {
     throw new BufferError(
       "consumed",
       `Cannot wrap 0x${addressOf(pointer).toString(16)}: a capsule or tensor ` +
@@ -251,14 +247,27 @@ export function notAPointer(value: unknown): TypeError {
   );
 }
 
-/** Notes who owns a struct, for whoever claims it again. */
+/** Notes that a struct has an owner, for whoever claims it again. */
 export function note(owner: Owner): void {
-  noteAt(managedOf(owner), lowWordOf(owner.pointer));
+  noteAt(managedOf(owner), lowWordOf(owner.pointer) | 0);
 }
 
 function noteAt(managed: Managed, low: number): void {
   managed.low = low;
-  claims[low >>> 4 & CLAIMS - 1] = managed;
+  claims[placeOf(low)] = low;
+}
+
+/** Where the lower half of an address is noted. */
+function placeOf(low: number): number {
+  return low >>> 4 & CLAIMS - 1;
+}
+
+/** Looks through all owners. */
+function isOwned(pointer: Deno.PointerObject, low: number): boolean {
+  const isIt = (managed: Managed): boolean =>
+    managed.low === low && !isOver(managed) &&
+    addressOf(pointerOf(managed)) === addressOf(pointer);
+  return unsettled.some((owner) => isIt(managedOf(owner))) || live.some(isIt);
 }
 
 /** What was kept for structs that were given away, whose deleters are C. */
@@ -600,7 +609,7 @@ function letGo(managed: Managed): void {
 function release(managed: Managed): void {
   if (isOver(managed)) return;
   const { library, deleteHere, after } = managed;
-  managed.after = null; // a claim may refer to this for longer
+  managed.after = null; // which may refer to much
   const deleter = deleteHere !== null ? 0n : deleterOf(managed);
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
@@ -642,6 +651,8 @@ function isOver({ state }: Managed): boolean {
 /** A managed tensor is not held any more. */
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
+  const place = placeOf(managed.low);
+  if (claims[place] === managed.low) claims[place] = 0;
   pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
   count--;

@@ -14,7 +14,12 @@ import {
   type TensorOptions,
   type TypedArray,
 } from "@dlpack/deno";
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertNotEquals,
+  assertThrows,
+} from "@std/assert";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
 import { bytesOf } from "./helpers.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
@@ -915,4 +920,37 @@ Deno.test("a stride that no element takes is not multiplied", () => {
   const t = Tensor.from(new Uint8Array(8), [4, 2]);
   const first = t.slice(null, [null, null, 2 ** 53 - 1]);
   assertEquals([first.shape, first.strides], [[4, 1], [2, 1]]);
+});
+
+Deno.test("Reading and writing elements leaves a tensor what it was", () => {
+  const [read, other] = [1, 2].map(() =>
+    Tensor.from(new Float32Array([1, 2, 3, 4]), [2, 2])
+  ) as [Tensor<"float32">, Tensor<"float32">];
+  for (let i = 0; i < 10; i++) read.set(1, 1, read.get(1, 1));
+  assertEquals(read, other);
+  assertEquals(read.constructor, Tensor);
+  assert(read instanceof Tensor);
+  assertEquals(Reflect.ownKeys(read), Reflect.ownKeys(other));
+  assertEquals(read.get.name, "get");
+  other.set(0, 0, 7);
+  assertNotEquals(read, other);
+});
+
+Deno.test("Elements of a buffer that is resized are refused, however often they were read", () => {
+  const buffers = [
+    new ArrayBuffer(16, { maxByteLength: 32 }),
+    new ArrayBuffer(16, { maxByteLength: 32 }),
+  ] as const;
+  buffers.forEach((buffer, i) => {
+    const t = Tensor.from(new Float32Array(buffer));
+    for (let k = 0; k < 10; k++) t.set(0, t.get(0));
+    buffer.resize(i === 0 ? 8 : 32);
+    assertBufferError(() => t.get(0), "released", "transferred or resized");
+    assertBufferError(() => t.set(0, 1), "released", "transferred or resized");
+  });
+  const shared = new SharedArrayBuffer(16, { maxByteLength: 32 });
+  const t = Tensor.from(new Float32Array(shared) as unknown as Float32Array);
+  for (let k = 0; k < 10; k++) t.set(0, t.get(0));
+  shared.grow(32);
+  assertBufferError(() => t.get(0), "released", "transferred or resized");
 });

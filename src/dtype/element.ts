@@ -328,6 +328,11 @@ function make(info: DTypeInfo, isPacked: boolean): ElementAccess {
     : plain[array.name] as ElementAccess;
 }
 
+/** Whether elements are what the typed array holds. */
+export function isPlain({ kind, decode }: DTypeInfo): boolean {
+  return decode === undefined && kind !== "bool" && kind !== "complex";
+}
+
 /** What `typeof` says of elements. */
 export function typeOfElements(
   { kind }: DTypeInfo,

@@ -8,6 +8,8 @@
  * @module
  */
 
+import { functionOf } from "../function_of.ts";
+
 // deno-lint-ignore no-explicit-any
 type Made = (...values: any[]) => (...args: unknown[]) => unknown;
 
@@ -43,12 +45,5 @@ export function compile(
 
 function compileNew(names: readonly string[], text: string): Made | null {
   // No two texts are the same.
-  const own = `"use strict"; // ${++count}\n${text}`;
-  try {
-    return new Function(...names, own) as Made;
-  } catch (error) {
-    // --disallow-code-generation-from-strings, for example.
-    if (error instanceof EvalError) return null;
-    throw error;
-  }
+  return functionOf(names, `"use strict"; // ${++count}\n${text}`);
 }

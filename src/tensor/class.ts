@@ -65,6 +65,7 @@ import {
   transposeLayout,
   walk,
 } from "../layout.ts";
+import { type Access, accessOf, type Slow } from "./access.ts";
 import {
   checkArray,
   checkAxes,
@@ -77,7 +78,7 @@ import {
   checkShapeOf,
 } from "./check.ts";
 import { formatArray } from "./format.ts";
-import { ElementIterator, RowIterator } from "./iterators.ts";
+import { iterate } from "./iterators.ts";
 import { placeOf, Reader } from "./reader.ts";
 import { ArrayStorage, FEW, type Storage } from "./storage.ts";
 
@@ -98,6 +99,7 @@ export interface TensorOptions<D extends DType = DType> {
 }
 
 let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
+let slow: Slow;
 let lendTensor: (tensor: unknown) => Loan | null;
 let lookInto: (tensor: Tensor) => Elements & { readonly data: TypedArray };
 
@@ -107,6 +109,19 @@ type Any = any;
 
 /** Where copies are: a `DLDevice`. */
 const CPU = [DeviceType.cpu, 0] as const;
+
+/** Elements that are read or written before it is worth to make that faster. */
+const FEW_ACCESSES = 2;
+
+const accesses = new Map<DTypeInfo, readonly Access[]>();
+
+function accessTo(info: DTypeInfo): readonly Access[] {
+  let access = accesses.get(info);
+  if (access === undefined) {
+    accesses.set(info, access = accessOf(Tensor as never, slow, info));
+  }
+  return access;
+}
 
 /** Only this file makes tensors by themselves. */
 const KEY = Symbol("Tensor.from()");
@@ -156,14 +171,28 @@ export class Tensor<D extends DType = DType>
   readonly #layout: Layout;
   #shape: readonly number[] | null = null;
   #strides: readonly number[] | null = null;
-  /** Made when it is first needed: most tensors are not read by elements. */
-  #reader: Reader | null = null;
+  /**
+   * Made when it is worth it, as most tensors are not read by elements; how many
+   * were until then.
+   */
+  #reader: Reader | number = 0;
   /** The `DLTensor` of this view, once a native function has asked for it. */
   #loan: Loan | null = null;
 
   static {
     ourClasses.add(Tensor);
-    make = (storage, layout) => new Tensor(KEY, storage, layout);
+    make = (storage, layout) => {
+      const access = accessTo(storage.info)[layout.shape.length];
+      return access === undefined
+        ? new Tensor(KEY, storage, layout)
+        : new access.Class(KEY, storage, layout);
+    };
+    slow = {
+      get: (tensor, count, ...index) =>
+        (tensor as Tensor).#get(index.slice(0, count), count),
+      set: (tensor, count, ...args) =>
+        (tensor as Tensor).#set(args.slice(0, count), count),
+    };
     lendTensor = (tensor) =>
       typeof tensor === "object" && tensor !== null && #loan in tensor
         ? tensor.#lend()
@@ -415,7 +444,7 @@ export class Tensor<D extends DType = DType>
   get(...index: (number | bigint)[]): ElementOf<D>;
   get(i?: unknown, j?: unknown, k?: unknown, l?: unknown): unknown {
     const reader = this.#reader;
-    if (reader !== null && arguments.length === reader.ndim) {
+    if (typeof reader === "object" && arguments.length === reader.ndim) {
       const { storage } = reader;
       const at = placeOf(reader, i, j, k, l);
       if (at >= 0) return reader.get(storage.live, at, reader.length, storage);
@@ -429,8 +458,8 @@ export class Tensor<D extends DType = DType>
     return this.#get([i, j, k, l].slice(0, arguments.length));
   }
 
-  #get(index: readonly unknown[]): unknown {
-    const at = this.#indexOf(index, index.length);
+  #get(index: readonly unknown[], count = index.length): unknown {
+    const at = this.#indexOf(index, count);
     const value = this.#storage.read(at, this.#elements);
     this.#prepare();
     return value;
@@ -451,7 +480,7 @@ export class Tensor<D extends DType = DType>
   set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void;
   set(i?: Any, j?: Any, k?: Any, l?: Any, m?: Any, ..._: Any): void {
     const reader = this.#reader;
-    if (reader !== null && arguments.length === reader.ndim + 1) {
+    if (typeof reader === "object" && arguments.length === reader.ndim + 1) {
       const { storage, ndim } = reader;
       const at = placeOf(reader, i, j, k, l);
       const value = ndim === 1
@@ -475,8 +504,8 @@ export class Tensor<D extends DType = DType>
     this.#set([i, j, k, l, m].slice(0, arguments.length));
   }
 
-  #set(args: readonly unknown[]): void {
-    const at = this.#indexOf(args, args.length - 1);
+  #set(args: readonly unknown[], count = args.length): void {
+    const at = this.#indexOf(args, count - 1);
     const storage = this.#storage;
     const { data, info } = storage;
     this.#checkWritable();
@@ -491,11 +520,25 @@ export class Tensor<D extends DType = DType>
     return elementAccess(info, isPacked);
   }
 
-  /** The next access may be of the fast kind. */
+  /** After a few accesses the next ones are of the fast kind. */
   #prepare(): void {
+    const reader = this.#reader;
+    if (typeof reader !== "number") return;
+    if (reader < FEW_ACCESSES) this.#reader = reader + 1;
+    else if (this.#makeReader() !== null) {
+      const access = accessTo(this.#storage.info)[this.ndim];
+      access?.prepare(this, this.#reader as Reader);
+    }
+  }
+
+  #makeReader(): Reader | null {
     const storage = this.#storage;
-    if (this.#reader !== null || storage.live.length !== storage.length) return;
-    this.#reader = new Reader(storage, this.#layout);
+    const isThere = storage.live.length === storage.length && storage.isFixed;
+    if (!isThere) return null;
+    if (typeof this.#reader === "number") {
+      this.#reader = new Reader(storage, this.#layout);
+    }
+    return this.#reader;
   }
 
   #checkWritable(): void {
@@ -821,10 +864,9 @@ export class Tensor<D extends DType = DType>
     if (shape.length === 0) {
       // It is not worth to make `data` for a few.
       if (length > FEW) void storage.data;
-      this.#prepare();
-      return new ElementIterator(length, (i) => this.get(i), this.#reader);
+      return iterate(length, (i) => this.get(i), this.#makeReader());
     }
-    return new RowIterator(length, (i) => {
+    return iterate(length, (i) => {
       storage.check();
       return make(storage, { shape, strides, offset: offset + i * stride });
     });

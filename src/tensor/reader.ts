@@ -14,25 +14,29 @@ import type { Storage } from "./storage.ts";
  * it, too.
  */
 export class Reader {
+  // `declare`, else each would be set twice, and be no constant to V8.
+
   /** The number of axes; -1 where there are too many. */
-  readonly ndim: number;
-  readonly storage: Storage;
+  declare readonly ndim: number;
+  declare readonly storage: Storage;
   /** The length of `data`. */
-  readonly length: number;
-  readonly get: ElementAccess["get"];
-  readonly set: ElementAccess["set"];
+  declare readonly length: number;
+  declare readonly get: ElementAccess["get"];
+  declare readonly set: ElementAccess["set"];
+  /** The length of `data` where it may be written, else -1. */
+  declare readonly writableLength: number;
   /** What `typeof` says of elements that may be written; `null`: none. */
-  readonly writable: string | null;
-  readonly offset: number;
+  declare readonly writable: string | null;
+  declare readonly offset: number;
   // Lengths and strides, each a field of its own: that saves two loads.
-  readonly n0: number;
-  readonly n1: number;
-  readonly n2: number;
-  readonly n3: number;
-  readonly s0: number;
-  readonly s1: number;
-  readonly s2: number;
-  readonly s3: number;
+  declare readonly n0: number;
+  declare readonly n1: number;
+  declare readonly n2: number;
+  declare readonly n3: number;
+  declare readonly s0: number;
+  declare readonly s1: number;
+  declare readonly s2: number;
+  declare readonly s3: number;
 
   constructor(storage: Storage, { shape, strides, offset }: Layout) {
     const { info, isPacked, readOnly } = storage;
@@ -43,6 +47,7 @@ export class Reader {
     this.length = storage.length;
     this.get = get;
     this.set = set;
+    this.writableLength = readOnly ? -1 : storage.length;
     this.writable = readOnly || type === "object" ? null : type;
     this.offset = offset;
     [this.n0 = 0, this.n1 = 0, this.n2 = 0, this.n3 = 0] = shape;

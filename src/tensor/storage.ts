@@ -46,6 +46,8 @@ export interface Storage extends Memory {
   readonly live: TypedArray;
   /** The length of `data`. */
   readonly length: number;
+  /** Whether nobody can resize the memory. */
+  readonly isFixed: boolean;
   /**
    * Reads one element, which for a few of them does not take `data`.
    *
@@ -111,6 +113,12 @@ export class ArrayStorage implements Storage {
   get data(): TypedArray {
     this.check();
     return this.live;
+  }
+
+  get isFixed(): boolean {
+    if (this.#isOurs) return true;
+    const { buffer } = this.live;
+    return buffer instanceof ArrayBuffer ? !buffer.resizable : !buffer.growable;
   }
 
   show(): TypedArray {
@@ -198,6 +206,10 @@ export class NativeStorage implements Storage {
 
   get readOnly(): boolean {
     return this.#struct.readOnly;
+  }
+
+  get isFixed(): boolean {
+    return true;
   }
 
   get deviceType(): number {
