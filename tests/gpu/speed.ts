@@ -9,7 +9,7 @@ import {
 } from "@dlpack/deno";
 import type { DeviceMemory } from "../../ffi/devices/runtime.ts";
 import { runtimeOf } from "../../ffi/devices/registry.ts";
-import { addressOfArray, bufferAt } from "../../ffi/memory.ts";
+import { addressOfArray } from "../../ffi/memory.ts";
 import { check, cuda, made } from "./cuda.ts";
 import type { Python } from "./python.ts";
 
