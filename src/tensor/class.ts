@@ -113,6 +113,18 @@ const CPU = [DeviceType.cpu, 0] as const;
 /** Elements that are read or written before it is worth to make that faster. */
 const FEW_ACCESSES = 2;
 
+/** What is made of a tensor when it is first asked for. */
+class Extras {
+  /** Frozen copies of the layout's. */
+  shape: readonly number[] | null = null;
+  strides: readonly number[] | null = null;
+  /** How often an element was read or written, until there is a reader. */
+  accesses = 0;
+  reader: Reader | null = null;
+  /** The `DLTensor` that native functions are lent. */
+  loan: Loan | null = null;
+}
+
 const accesses = new Map<DTypeInfo, readonly Access[]>();
 
 function accessTo(info: DTypeInfo): readonly Access[] {
@@ -169,15 +181,8 @@ export class Tensor<D extends DType = DType>
   private readonly uncloneable = UNCLONEABLE;
   readonly #storage: Storage;
   readonly #layout: Layout;
-  #shape: readonly number[] | null = null;
-  #strides: readonly number[] | null = null;
-  /**
-   * Made when it is worth it, as most tensors are not read by elements; how many
-   * were until then.
-   */
-  #reader: Reader | number = 0;
-  /** The `DLTensor` of this view, once a native function has asked for it. */
-  #loan: Loan | null = null;
+  /** What most tensors are not asked for. */
+  #extras: Extras | null = null;
 
   static {
     ourClasses.add(Tensor);
@@ -194,7 +199,7 @@ export class Tensor<D extends DType = DType>
         (tensor as Tensor).#set(args.slice(0, count), count),
     };
     lendTensor = (tensor) =>
-      typeof tensor === "object" && tensor !== null && #loan in tensor
+      typeof tensor === "object" && tensor !== null && #extras in tensor
         ? tensor.#lend()
         : null;
     lookInto = (tensor) => {
@@ -321,7 +326,7 @@ export class Tensor<D extends DType = DType>
 
   /** The length of each axis. A frozen array. */
   get shape(): readonly number[] {
-    return this.#shape ??= Object.freeze([...this.#layout.shape]);
+    return this.#more.shape ??= Object.freeze([...this.#layout.shape]);
   }
 
   /**
@@ -329,7 +334,7 @@ export class Tensor<D extends DType = DType>
    * array.
    */
   get strides(): readonly number[] {
-    return this.#strides ??= Object.freeze([...this.#layout.strides]);
+    return this.#more.strides ??= Object.freeze([...this.#layout.strides]);
   }
 
   /** The index of element [0, …, 0] in `data`, in elements. */
@@ -443,8 +448,8 @@ export class Tensor<D extends DType = DType>
    */
   get(...index: (number | bigint)[]): ElementOf<D>;
   get(i?: unknown, j?: unknown, k?: unknown, l?: unknown): unknown {
-    const reader = this.#reader;
-    if (typeof reader === "object" && arguments.length === reader.ndim) {
+    const reader = this.#extras?.reader ?? null;
+    if (reader !== null && arguments.length === reader.ndim) {
       const { storage } = reader;
       const at = placeOf(reader, i, j, k, l);
       if (at >= 0) return reader.get(storage.live, at, reader.length, storage);
@@ -479,8 +484,8 @@ export class Tensor<D extends DType = DType>
    */
   set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void;
   set(i?: Any, j?: Any, k?: Any, l?: Any, m?: Any, ..._: Any): void {
-    const reader = this.#reader;
-    if (typeof reader === "object" && arguments.length === reader.ndim + 1) {
+    const reader = this.#extras?.reader ?? null;
+    if (reader !== null && arguments.length === reader.ndim + 1) {
       const { storage, ndim } = reader;
       const at = placeOf(reader, i, j, k, l);
       const value = ndim === 1
@@ -522,23 +527,22 @@ export class Tensor<D extends DType = DType>
 
   /** After a few accesses the next ones are of the fast kind. */
   #prepare(): void {
-    const reader = this.#reader;
-    if (typeof reader !== "number") return;
-    if (reader < FEW_ACCESSES) this.#reader = reader + 1;
-    else if (this.#makeReader() !== null) {
-      const access = accessTo(this.#storage.info)[this.ndim];
-      access?.prepare(this, this.#reader as Reader);
-    }
+    const more = this.#more;
+    if (more.reader !== null || ++more.accesses <= FEW_ACCESSES) return;
+    const reader = this.#makeReader();
+    if (reader === null) return;
+    accessTo(this.#storage.info)[this.ndim]?.prepare(this, reader);
   }
 
   #makeReader(): Reader | null {
     const storage = this.#storage;
     const isThere = storage.live.length === storage.length && storage.isFixed;
     if (!isThere) return null;
-    if (typeof this.#reader === "number") {
-      this.#reader = new Reader(storage, this.#layout);
-    }
-    return this.#reader;
+    return this.#more.reader ??= new Reader(storage, this.#layout);
+  }
+
+  get #more(): Extras {
+    return this.#extras ??= new Extras();
   }
 
   #checkWritable(): void {
@@ -1150,7 +1154,8 @@ export class Tensor<D extends DType = DType>
   #lend(): Loan {
     const storage = this.#storage;
     storage.check();
-    if (this.#loan !== null) return this.#loan;
+    const known = this.#extras?.loan;
+    if (known) return known;
     checkAxes(this.ndim);
     const { info: { code, bits }, isPacked, readOnly } = storage;
     const { shape, strides } = this.#layout;
@@ -1167,7 +1172,7 @@ export class Tensor<D extends DType = DType>
       isCopied: false,
       isPadded: bits < 8 && !isPacked,
     };
-    return this.#loan = new Loan(spec, this.#keeper());
+    return this.#more.loan = new Loan(spec, this.#keeper());
   }
 
   /**
