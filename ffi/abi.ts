@@ -80,6 +80,13 @@ export const MEMCPY2D = {
   size: 128,
 } as const;
 
+/** `std::shared_ptr`, which a SYCL object is: the same in all C++ libraries. */
+export const SHARED_POINTER = {
+  object: 0, // T *
+  counter: 8, // the counter of its references, whose first word says its class
+  size: 16,
+} as const;
+
 /** `BufferDescriptor`, which TVM has in the place of a `cl_mem`. */
 export const TVM_BUFFER = {
   buffer: 0, // cl_mem buffer

@@ -93,9 +93,9 @@ export interface CapsuleOptions {
    * The stream on which the memory of a device is being written, numbered as in
    * the array API: for CUDA 1 is the legacy default stream and 2 the per-thread
    * one, for ROCm 0 is the default one; above 2 it is a handle, for OpenCL that
-   * of the command queue; -1 says that nothing is to be waited for. Default: all
-   * that the device was given is waited for, where the device can (CUDA and
-   * ROCm).
+   * of the command queue, for oneAPI the address of a `sycl::queue`; -1 says that
+   * nothing is to be waited for. Default: all that the device was given is waited
+   * for, where the device can (CUDA and ROCm).
    */
   stream?: number | bigint;
   /**

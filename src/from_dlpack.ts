@@ -146,8 +146,8 @@ const STEP_BYTES = 32 * 1024 * 1024;
  * a device, and large copies.
  *
  * A view is there at once. A copy is made in pieces of 32 MiB, between which the
- * event loop turns; it also turns while the runtime of CUDA, ROCm or OpenCL
- * copies a piece.
+ * event loop turns; it also turns while the runtime of CUDA, ROCm, OpenCL or
+ * oneAPI copies a piece.
  *
  * @param x A capsule around a library's pointer, a tensor, or anything else
  * with `__dlpack__` and `__dlpack_device__`. Nobody may write to its memory

@@ -74,7 +74,6 @@ const unreachable: Partial<Record<DeviceName, string>> = {
   vulkan: "VkDevice",
   vpi: "the library of its maker",
   extDev: "the library of its maker",
-  oneapi: "the SYCL context",
   webgpu: "the table of GPUBuffers",
   hexagon: "the RPC session",
   maia: "the library of its maker",

@@ -145,6 +145,7 @@ export interface ScriptRun {
 export async function runScript(
   source: string,
   flags: readonly string[] = ["-A"],
+  env: Readonly<Record<string, string>> = {},
 ): Promise<ScriptRun> {
   const url = (path: string): string => new URL(path, import.meta.url).href;
   const file = await Deno.makeTempFile({ suffix: ".ts" });
@@ -157,7 +158,7 @@ export async function runScript(
     );
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-prompt", "--no-check", "--no-config", ...flags, file],
-      env: { NO_COLOR: "1" },
+      env: { NO_COLOR: "1", ...env },
     }).output();
     const text = new TextDecoder();
     return {

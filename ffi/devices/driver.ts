@@ -64,7 +64,22 @@ export function hasDriver(
   place: DriverPlace,
   symbols: Deno.ForeignLibraryInterface,
 ): boolean {
-  return find(place, symbols).library !== null;
+  return findDriver(place, symbols) !== null;
+}
+
+/**
+ * A runtime's library where it is here, open from now on.
+ *
+ * @param place Where it is.
+ * @param symbols What is needed of it, always the same object.
+ * @returns The symbols, or `null`.
+ * @throws {Deno.errors.NotCapable} Without full permission for FFI.
+ */
+export function findDriver<const S extends Deno.ForeignLibraryInterface>(
+  place: DriverPlace,
+  symbols: S,
+): Deno.DynamicLibrary<S>["symbols"] | null {
+  return find(place, symbols).library;
 }
 
 function find<const S extends Deno.ForeignLibraryInterface>(

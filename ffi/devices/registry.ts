@@ -8,6 +8,7 @@ import { deviceName, DeviceType, isHost } from "../../src/device.ts";
 import { describe } from "../../src/errors.ts";
 import { cuda } from "./cuda.ts";
 import { metal } from "./metal.ts";
+import { oneapi } from "./oneapi.ts";
 import { opencl } from "./opencl.ts";
 import { rocm } from "./rocm.ts";
 import type { DeviceRuntime } from "./runtime.ts";
@@ -18,6 +19,7 @@ const builtIn: ReadonlyMap<number, DeviceRuntime> = new Map([
   [DeviceType.rocm, rocm],
   [DeviceType.opencl, opencl],
   [DeviceType.metal, metal],
+  [DeviceType.oneapi, oneapi],
 ]);
 
 const registered = new Map<number, DeviceRuntime>();

@@ -178,7 +178,6 @@ const needs: Partial<Record<DeviceName, string>> = {
   vulkan: "its VkDevice and a queue to copy on, which data does not lead to",
   webgpu: "the table of GPUBuffers of the runtime that made it",
   hexagon: "the RPC session to the DSP whose memory it is",
-  oneapi: "the SYCL context that it was allocated in",
   tpu: "the PJRT client that made it",
   trn: "the Neuron runtime that made it",
 };
