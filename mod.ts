@@ -33,6 +33,7 @@ export type {
   DeviceReader,
   DeviceRows,
   DeviceRuntime,
+  DeviceWriter,
 } from "./ffi/devices/runtime.ts";
 export { type LiveTensors, liveTensors } from "./ffi/live.ts";
 export {
@@ -88,3 +89,4 @@ export {
   Tensor,
   type TensorOptions,
 } from "./src/tensor/class.ts";
+export { type UploadOptions, uploadTo } from "./src/upload_to.ts";

@@ -153,7 +153,7 @@ export interface MemoryOptions {
 }
 
 let takeOwner: (capsule: DlpackCapsule) => Owner;
-let seeOwner: (capsule: DlpackCapsule) => Owner;
+let seeOwner: (capsule: DlpackCapsule, action: string) => Owner;
 let streamIn: (capsule: DlpackCapsule) => number | bigint | null;
 let isWritableIn: (capsule: DlpackCapsule) => boolean;
 let lendCapsule: (capsule: DlpackCapsule) => Loan;
@@ -210,7 +210,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   static {
     ourClasses.add(DlpackCapsule);
     takeOwner = (capsule) => capsule.#consume("import");
-    seeOwner = (capsule) => capsule.#unconsumed("import");
+    seeOwner = (capsule, action) => capsule.#unconsumed(action);
     streamIn = (capsule) => capsule.#stream;
     isWritableIn = (capsule) => capsule.#isWritable;
     lendCapsule = (capsule) => capsule.#lend();
@@ -741,9 +741,14 @@ export function consume(capsule: DlpackCapsule): Owner {
   return takeOwner(capsule);
 }
 
-/** For other files of this module: the owner that a capsule keeps. */
-export function ownerIn(capsule: DlpackCapsule): Owner {
-  return seeOwner(capsule);
+/**
+ * For other files of this module: the owner that a capsule keeps.
+ *
+ * @param action What is to be done with it, for the message.
+ * @throws {BufferError} `"consumed"` when it was used before.
+ */
+export function ownerIn(capsule: DlpackCapsule, action = "import"): Owner {
+  return seeOwner(capsule, action);
 }
 
 /** For other files of this module: what a tensor says of itself to other copies. */
@@ -806,6 +811,50 @@ export function loanOfOther(other: OtherCapsule): Loan {
   const header = readHeader(other.pointer, name);
   if (header === null) throw impossible(name);
   return new Loan(specToLend(header, name).spec, null);
+}
+
+/** What a capsule says before it is consumed. */
+export interface Look {
+  /** Its struct. */
+  readonly header: Header;
+  /** Which struct that is. */
+  readonly name: ManagedName;
+  /** Whether a legacy struct may be written to. */
+  readonly writable: boolean;
+  /** What is to be waited for. */
+  readonly stream: number | bigint | null;
+}
+
+/**
+ * For other files of this module: looks into a capsule, of whatever copy of it.
+ *
+ * @param action What is to be done with it, for the message.
+ * @throws {BufferError} `"consumed"` when it was used before.
+ */
+export function lookInto(
+  capsule: DlpackCapsule | OtherCapsule,
+  action: string,
+): Look {
+  if (capsule instanceof DlpackCapsule) {
+    const owner = ownerIn(capsule, action);
+    return {
+      header: owner.peek(),
+      name: owner.name,
+      writable: isWritable(capsule),
+      stream: streamOf(capsule),
+    };
+  }
+  const { pointer } = capsule; // of a used one, that throws
+  const name = capsule.name as ManagedName;
+  const header = readHeader(pointer, name);
+  if (header === null) throw impossible(name);
+  const introduction = introductionOf(capsule);
+  return {
+    header,
+    name,
+    writable: introduction?.writable === true,
+    stream: introduction?.stream ?? null,
+  };
 }
 
 /** For other files of this module: what is to be waited for. */

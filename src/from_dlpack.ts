@@ -1,6 +1,5 @@
 import { VERSION } from "../ffi/abi.ts";
 import { runtimeOf } from "../ffi/devices/registry.ts";
-import type { DeviceMemory } from "../ffi/devices/runtime.ts";
 import { readHeader } from "../ffi/header.ts";
 import type { Owner } from "../ffi/owner.ts";
 import {
@@ -16,7 +15,7 @@ import {
 } from "./capsule.ts";
 import type { Elements } from "./copy/elements.ts";
 import { allocate } from "./copy/memory.ts";
-import { deviceName, DeviceType, isHost } from "./device.ts";
+import { DeviceType, isHost } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
 import {
   type DType,
@@ -27,11 +26,18 @@ import {
 import { type BufferError, checkOptions, describe } from "./errors.ts";
 import { sizeOf } from "./layout.ts";
 import { checkStruct } from "./struct/check.ts";
+import { memoryOf } from "./struct/memory.ts";
 import * as refusals from "./struct/refusals.ts";
 import type { Struct } from "./struct/types.ts";
 import { elementsOf, makeCopy, makeTensor, Tensor } from "./tensor/class.ts";
 import { NativeStorage } from "./tensor/storage.ts";
-import { runSteps, runStepsAsync, type Steps } from "./transfer/steps.ts";
+import {
+  checkWatch,
+  runSteps,
+  runStepsAsync,
+  STEP_BYTES,
+  type Steps,
+} from "./transfer/steps.ts";
 import { copyFromDevice, putInOrder, synchronize } from "./transfer/to_host.ts";
 
 /** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */
@@ -138,9 +144,6 @@ export function fromDlpack(
   }
 }
 
-/** The bytes of a step of {@linkcode fromDlpackAsync}, about. */
-const STEP_BYTES = 32 * 1024 * 1024;
-
 /**
  * {@linkcode fromDlpack} without blocking the event loop: for large tensors on
  * a device, and large copies.
@@ -198,7 +201,7 @@ export async function fromDlpackAsync(
   const dtype = options.dtype ?? null;
   const signal = options.signal ?? null;
   const onProgress = options.onProgress ?? null;
-  checkAsyncOptions(signal, onProgress);
+  checkWatch(signal, onProgress);
   signal?.throwIfAborted();
   const run = (
     steps: Steps<Tensor>,
@@ -250,19 +253,6 @@ function checkRequest(of: string, options: FromDlpackOptions): void {
     throw new TypeError(
       `There is no dtype ${describe(dtype)}: it is one of ` +
         dtypeNames.join(", "),
-    );
-  }
-}
-
-function checkAsyncOptions(signal: unknown, onProgress: unknown): void {
-  if (signal !== null && !(signal instanceof AbortSignal)) {
-    throw new TypeError(
-      `The option "signal" must be an AbortSignal, not ${describe(signal)}`,
-    );
-  }
-  if (onProgress !== null && typeof onProgress !== "function") {
-    throw new TypeError(
-      `The option "onProgress" must be a function, not ${describe(onProgress)}`,
     );
   }
 }
@@ -463,7 +453,7 @@ function* importSteps(
       cuda !== undefined && (cuda.isHere?.() ?? true)
     ) {
       // What the GPU still writes, the host must not touch.
-      yield* synchronize(cuda, memoryOf(struct, stream));
+      yield* synchronize(cuda, memoryOf(struct, stream, "read"));
     }
     const view = viewOf(struct, owner);
     if (!isToCopy(struct, copy)) return view;
@@ -474,27 +464,10 @@ function* importSteps(
   if (size > 0) {
     const runtime = runtimeOf(deviceType);
     if (runtime === undefined) throw refusals.noRuntime(struct);
-    const memory = memoryOf(struct, stream);
+    const memory = memoryOf(struct, stream, "read");
     data = yield* copyFromDevice(runtime, memory, struct, stepBytes);
   } else data = allocate(info, isPacked, 0);
   const tensor = makeCopy(info, isPacked, data, shape);
   owner.release();
   return tensor;
-}
-
-/** What a device's runtime is to know. */
-function memoryOf(
-  struct: Struct,
-  stream: number | bigint | null,
-): DeviceMemory {
-  const { info, deviceType, deviceId, data, start, length } = struct;
-  const isAddress = isHost(deviceType);
-  return {
-    type: deviceName(deviceType)!,
-    id: deviceId,
-    data: isAddress ? BigInt(start) : data,
-    byteOffset: isAddress ? 0 : start,
-    byteLength: length * info.array.BYTES_PER_ELEMENT,
-    stream,
-  };
 }

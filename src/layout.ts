@@ -153,6 +153,29 @@ export function extentOf(
   return { lowest, highest };
 }
 
+/**
+ * Whether two elements may lie at the same place. Some odd layouts in which
+ * none do count as well: those of axes that are threaded into each other.
+ */
+export function mayOverlap(
+  shape: readonly number[],
+  strides: readonly number[],
+): boolean {
+  const steps = [...shape.keys()]
+    .filter((axis) => shape[axis]! > 1)
+    .map((axis) => ({
+      length: shape[axis]!,
+      step: Math.abs(strides[axis]!),
+    }))
+    .sort((a, b) => a.step - b.step);
+  let reach = 1;
+  for (const { length, step } of steps) {
+    if (step < reach) return true;
+    reach += (length - 1) * step;
+  }
+  return false;
+}
+
 /** Visits the index of every element of a layout, in C order. */
 export function walk(layout: Layout, visit: (at: number) => void): void {
   if (sizeOf(layout.shape) === 0) return;

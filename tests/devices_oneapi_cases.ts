@@ -8,7 +8,8 @@ import {
   type DType,
   fromDlpack,
   fromDlpackAsync,
-  type Tensor,
+  Tensor,
+  uploadTo,
 } from "@dlpack/deno";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { cString, openPython } from "../examples/python.ts";
@@ -387,6 +388,169 @@ test("fromDlpackAsync() reads USM beside other things", async (sycl) => {
   sycl.free(at);
 });
 
+test("uploadTo() fills USM of every kind, whatever the strides, and no more", async (sycl) => {
+  const source = Tensor.from(Float32Array.from({ length: 6 }, (_, i) => i + 1));
+  const cases: [Partial<FixtureSpec>, readonly number[]][] = [
+    [{ shape: [2, 3] }, [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0]],
+    [{ shape: [2, 3], byteOffset: 8 }, [0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0]],
+    [{ shape: [3, 2], strides: [1, 3] }, [
+      1,
+      3,
+      5,
+      2,
+      4,
+      6,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+    ]],
+    [{ shape: [6], strides: [-2], byteOffset: 44 }, [
+      0,
+      6,
+      0,
+      5,
+      0,
+      4,
+      0,
+      3,
+      0,
+      2,
+      0,
+      1,
+      0,
+    ]],
+    [{ shape: [3, 2], strides: [5, 2] }, [
+      1,
+      0,
+      2,
+      0,
+      0,
+      3,
+      0,
+      4,
+      0,
+      0,
+      5,
+      0,
+      6,
+    ]],
+  ];
+  for (const kind of usmKinds) {
+    for (const [changes, expected] of cases) {
+      const at = sycl.allocate(new Uint8Array(52), kind);
+      const spec = placed({ ...floats([6]), ...changes }, at);
+      const x = capsule(spec, { stream: sycl.queue });
+      await uploadTo(x, source.reshape(x.shape));
+      const all = sycl.read(at, 52);
+      assertEquals([...new Float32Array(all.buffer)], expected, kind);
+      assertEquals(deletions(() => x[Symbol.dispose]()), 1);
+      sycl.free(at);
+    }
+  }
+});
+
+test("uploadTo() keeps every bit of every dtype in USM", async (sycl) => {
+  for (const name of dtypeNames) {
+    const { code, bits } = dtypeByName(name as DType)!;
+    // An odd number of elements: with packed ones others share the last byte.
+    const nbytes = Math.ceil(21 * bits / 8);
+    const data = Uint8Array.from({ length: nbytes }, (_, i) => 37 * i + 11);
+    const spec = { dtype: [code, bits, 1], shape: [21], nbytes, data } as const;
+    const at = sycl.allocate(new Uint8Array(nbytes + 3).fill(0xff));
+    using x = capsule(placed({ ...spec, byteOffset: 3 }, at));
+    using source = importFixture(spec);
+    await uploadTo(x, source);
+    const last = 21 * bits % 8;
+    const expected = data.slice();
+    if (last > 0) expected[nbytes - 1]! |= 0xff << last;
+    assertEquals(
+      sycl.read(at, nbytes + 3),
+      Uint8Array.of(255, 255, 255, ...expected),
+      name,
+    );
+    sycl.free(at);
+  }
+});
+
+test("uploadTo() fills much USM beside other things, and stops", async (sycl) => {
+  const words = new Uint32Array(20 << 20).map((_, i) => i * 2654435761);
+  const source = Tensor.from(words);
+  const at = sycl.allocate(new Uint8Array(words.byteLength));
+  const spec = placed({ dtype: [1, 32, 1], shape: [20 << 20], nbytes: 4 }, at);
+  const progress: number[] = [];
+  const x = capsule(spec);
+  await uploadTo(x, source, {
+    onProgress: (done, total) => progress.push(done / total),
+  });
+  assertEquals(progress, [0.4, 0.8, 1]);
+  const t = fromDlpack(x, { device: "cpu" });
+  assert(t.is("uint32"));
+  assertEquals(t.data.findIndex((word, i) => word !== words[i]), -1);
+  using y = capsule(spec);
+  const controller = new AbortController();
+  await assertRejects(
+    () =>
+      uploadTo(y, source, {
+        signal: controller.signal,
+        onProgress: () => controller.abort(new RangeError("Enough")),
+      }),
+    RangeError,
+    "Enough",
+  );
+  sycl.free(at);
+});
+
+test("uploadTo() refuses what is no USM, or too little, and waits for no queue that is none", async (sycl) => {
+  const source = Tensor.from(Float32Array.of(1, 2));
+  const at = sycl.allocate(new Uint8Array(8));
+  const freed = sycl.allocate(new Uint8Array(8192));
+  sycl.free(freed);
+  const cases: [Partial<FixtureSpec>, bigint, string, { stream: bigint }?][] = [
+    [{}, freed, "SYCL knows no USM at 0x"],
+    [{ byteOffset: 4 }, at, "beyond the USM that SYCL knows there"],
+    [{ strides: [2] }, at, "beyond the USM that SYCL knows there"],
+    [{}, at, "is no sycl::queue", { stream: at }],
+  ];
+  for (const [changes, handle, message, options] of cases) {
+    const x = capsule(placed({ ...floats([2]), ...changes }, handle), options);
+    const error = await uploadTo(x, source).catch((error) => error);
+    assertBufferError(
+      () => {
+        throw error;
+      },
+      "device",
+      message,
+    );
+    assert(error.message.startsWith("Cannot upload to a tensor on oneapi:0: "));
+    assertEquals(deletions(() => x[Symbol.dispose]()), 1);
+  }
+  assertEquals(sycl.read(at, 8), new Uint8Array(8));
+  sycl.free(at);
+});
+
+test("uploadTo() waits for the queue that the capsule names", async (sycl) => {
+  const size = 1 << 26;
+  const large = sycl.allocate(new Uint8Array(size));
+  const at = sycl.allocate(new Uint8Array(8));
+  const queue = sycl.newQueue();
+  const spec = placed({ dtype: [1, 8, 1], shape: [8], nbytes: 8 }, at);
+  using x = capsule(spec, { stream: queue });
+  for (let i = 0; i < 16; i++) sycl.fillLater(queue, large, i, size);
+  sycl.fillLater(queue, at, 7, 8);
+  await uploadTo(x, Tensor.from(new Uint8Array(8).fill(9)));
+  sycl.fillLater(queue, at + 4n, 1, 1); // behind all that the queue had
+  using y = capsule(spec, { stream: queue });
+  const t = fromDlpack(y, { device: "cpu" });
+  assertEquals(t.toArray(), [9, 9, 9, 9, 1, 9, 9, 9]);
+  sycl.deleteQueue(queue);
+  sycl.free(at);
+  sycl.free(large);
+});
+
 test("Where OpenCL does not tell ranges kinds of pointers do", async () => {
   const { out, err } = await runScript(`
     import { DlpackCapsule, fromDlpack } from "@dlpack/deno";
@@ -571,6 +735,26 @@ except ValueError: a = None # the device has no such dtype`);
     assertEquals(t.astype("float64").toArray(), [0, 1, 1, 0]);
   }
 });
+
+dpnpTest(
+  "dpnp's arrays are filled, and dpnp computes with that",
+  async (dpnp) => {
+    for (const kind of usmKinds) {
+      dpnp.run(`a = dpnp.zeros((4, 6), dtype="float32", usm_type="${kind}")`);
+      using x = dpnp.capsule("a[1:3, ::-2]");
+      const source = Tensor.from(Float32Array.of(1, 2, 3, 4, 5, 6), [2, 3]);
+      await uploadTo(x, source);
+      dpnp.run("b = a * 10.0");
+      const b = fromDlpack(dpnp.capsule("b"), { device: "cpu" });
+      assertEquals(b.toArray(), [
+        [0, 0, 0, 0, 0, 0],
+        [0, 30, 0, 20, 0, 10],
+        [0, 60, 0, 50, 0, 40],
+        [0, 0, 0, 0, 0, 0],
+      ]);
+    }
+  },
+);
 
 dpnpTest("dpnp's queue is waited for", async (dpnp) => {
   for (const importIt of [fromDlpack, fromDlpackAsync]) {

@@ -7,7 +7,8 @@ import {
   type DType,
   fromDlpack,
   fromDlpackAsync,
-  type Tensor,
+  Tensor,
+  uploadTo,
 } from "@dlpack/deno";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { runtimeOf } from "../ffi/devices/registry.ts";
@@ -143,6 +144,7 @@ test("Rows of an OpenCL buffer are read without what is between", (cl) => {
     byteOffset: 30,
     byteLength: 60 * pitch,
     stream: null,
+    access: "read",
   });
   const rows = { byteOffset: 13, pitch, rowBytes: 101, count: 50 };
   const into = new Uint8Array(rows.count * rows.rowBytes);
@@ -398,6 +400,231 @@ test("fromDlpackAsync() reads an OpenCL buffer beside other things", async (cl) 
   );
   assertEquals(cl.references(handle), 1);
   cl.release(handle);
+});
+
+test("uploadTo() fills an OpenCL buffer, whatever the strides, and no more", async (cl) => {
+  const source = Tensor.from(Float32Array.from({ length: 6 }, (_, i) => i + 1));
+  const cases: [Partial<FixtureSpec>, number[]][] = [
+    [{ shape: [2, 3] }, [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0]],
+    [{ shape: [2, 3], byteOffset: 8 }, [
+      0,
+      0,
+      1,
+      2,
+      3,
+      4,
+      5,
+      6,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+    ]],
+    [{ shape: [3, 2], strides: [1, 3] }, [
+      1,
+      3,
+      5,
+      2,
+      4,
+      6,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+    ]],
+    [{ shape: [6], strides: [-2], byteOffset: 44 }, [
+      0,
+      6,
+      0,
+      5,
+      0,
+      4,
+      0,
+      3,
+      0,
+      2,
+      0,
+      1,
+      0,
+      0,
+    ]],
+    [{ shape: [2, 3], strides: [5, 1] }, [
+      1,
+      2,
+      3,
+      0,
+      0,
+      4,
+      5,
+      6,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+    ]],
+    [{ shape: [3, 2], strides: [5, 2] }, [
+      1,
+      0,
+      2,
+      0,
+      0,
+      3,
+      0,
+      4,
+      0,
+      0,
+      5,
+      0,
+      6,
+      0,
+    ]],
+  ];
+  for (const [changes, expected] of cases) {
+    const handle = cl.buffer(new Uint8Array(56));
+    const x = capsule(placed({ ...floats([6]), ...changes }, handle));
+    const from = source.reshape(x.shape);
+    await uploadTo(x, from);
+    const all = capsule(placed(floats([14]), handle));
+    assertEquals(fromDlpack(all, { device: "cpu" }).toArray(), expected);
+    const back = fromDlpack(x, { device: "cpu" });
+    assertEquals(back.toArray(), from.toArray());
+    assertEquals(cl.references(handle), 1);
+    cl.release(handle);
+  }
+});
+
+test("uploadTo() keeps every bit of every dtype in an OpenCL buffer", async (cl) => {
+  for (const name of dtypeNames) {
+    const { code, bits } = dtypeByName(name as DType)!;
+    // An odd number of elements: with packed ones others share the last byte.
+    const nbytes = Math.ceil(21 * bits / 8);
+    const data = Uint8Array.from({ length: nbytes }, (_, i) => 37 * i + 11);
+    const spec = { dtype: [code, bits, 1], shape: [21], nbytes, data } as const;
+    const handle = cl.buffer(new Uint8Array(nbytes + 3).fill(0xff));
+    const x = capsule(placed({ ...spec, byteOffset: 3 }, handle));
+    using source = importFixture(spec);
+    await uploadTo(x, source);
+    const bytes = { dtype: [1, 8, 1], shape: [nbytes + 3], nbytes: 1 } as const;
+    const all = fromDlpack(capsule(placed(bytes, handle)), { device: "cpu" });
+    const last = 21 * bits % 8;
+    const expected = data.slice();
+    if (last > 0) expected[nbytes - 1]! |= 0xff << last;
+    assertEquals(bytesOf(all.data), Uint8Array.of(255, 255, 255, ...expected));
+    x[Symbol.dispose]();
+    cl.release(handle);
+  }
+});
+
+test("uploadTo() fills a large OpenCL buffer beside other things, and stops", async (cl) => {
+  const words = new Uint32Array(20 << 20).map((_, i) => i * 2654435761);
+  const source = Tensor.from(words, [2, 10 << 20]);
+  const handle = cl.buffer(new Uint8Array(words.byteLength));
+  const spec: FixtureSpec = {
+    dtype: [1, 32, 1],
+    shape: [2, 10 << 20],
+    nbytes: 4,
+  };
+  const progress: number[] = [];
+  const x = capsule(placed(spec, handle));
+  await uploadTo(x, source, {
+    onProgress: (done, total) => progress.push(done / total),
+  });
+  assertEquals(progress, [0.4, 0.8, 1]);
+  const t = fromDlpack(x, { device: "cpu" });
+  assert(t.is("uint32"));
+  assertEquals(t.data.findIndex((word, i) => word !== words[i]), -1);
+  // Out of Fortran order.
+  const turned = { ...spec, shape: [10 << 20, 2], strides: [1, 10 << 20] };
+  const y = capsule(placed(turned, handle));
+  const controller = new AbortController();
+  await assertRejects(
+    () =>
+      uploadTo(y, source.reshape([10 << 20, 2]), {
+        signal: controller.signal,
+        onProgress: () => controller.abort(new RangeError("Enough")),
+      }),
+    RangeError,
+    "Enough",
+  );
+  assertEquals(deletions(() => y[Symbol.dispose]()), 1);
+  assertEquals(cl.references(handle), 1);
+  cl.release(handle);
+});
+
+test("uploadTo() refuses OpenCL memory that is not there, or barred", async (cl) => {
+  const source = Tensor.from(Float32Array.of(1, 2));
+  const refusedToUpload = async (
+    spec: FixtureSpec,
+    handle: bigint,
+    message: string,
+    options?: { stream: number | bigint },
+  ): Promise<void> => {
+    const x = capsule(placed(spec, handle), options);
+    const error = await uploadTo(x, source).catch((error) => error);
+    assertBufferError(
+      () => {
+        throw error;
+      },
+      "device",
+      message,
+    );
+    assert(error.message.startsWith("Cannot upload to a tensor on opencl:0: "));
+    assertEquals(x.name, "dltensor_versioned");
+    assertEquals(deletions(() => x[Symbol.dispose]()), 1);
+  };
+  const handle = cl.buffer(new Uint8Array(8));
+  const barred = cl.buffer(new Uint8Array(8), true);
+  const image = cl.image(2, 2);
+  await refusedToUpload(
+    floats([2]),
+    barred,
+    "clEnqueueWriteBuffer failed with CL_INVALID_OPERATION (-59): the buffer ",
+  );
+  await refusedToUpload(
+    { ...floats([2]), byteOffset: 4 },
+    handle,
+    "the bytes 4 to 12 of a ",
+  );
+  await refusedToUpload(
+    { ...floats([2]), strides: [2] },
+    handle,
+    "the bytes 0 to 12 of a ",
+  );
+  await refusedToUpload(floats([2]), image, "its cl_mem is a 2-D image");
+  await refusedToUpload(floats([2]), 0x1000n, "is no cl_mem");
+  await refusedToUpload(floats([2]), handle, "is no cl_command_queue", {
+    stream: 1,
+  });
+  for (const made of [handle, barred, image]) {
+    assertEquals(cl.references(made), 1);
+    cl.release(made);
+  }
+});
+
+test("uploadTo() waits for the queue that the capsule names", async (cl) => {
+  const buffer = cl.buffer(new Uint8Array(8));
+  const queue = cl.queue();
+  const spec = { dtype: [1, 8, 1], shape: [8], nbytes: 8 } as const;
+  const x = capsule(placed(spec, buffer), { stream: queue });
+  const write = cl.fillLater(queue, buffer, 7, 8);
+  let isDone = false;
+  const upload = uploadTo(x, Tensor.from(new Uint8Array(8).fill(9)))
+    .then(() => isDone = true);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert(!isDone);
+  write();
+  await upload;
+  assertEquals(fromDlpack(x, { device: "cpu" }).toArray(), Array(8).fill(9));
+  cl.releaseQueue(queue);
+  cl.release(buffer);
 });
 
 Deno.test("Without an OpenCL library the error says how to get one", async () => {

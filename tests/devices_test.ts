@@ -210,6 +210,7 @@ Deno.test("A runtime is told where the memory is", async (t) => {
         byteOffset: 0,
         byteLength: memory.byteLength,
         stream: null,
+        access: "read",
         ...expected,
       });
     });

@@ -5,6 +5,7 @@ import {
   type DeviceReader,
   type DeviceRows,
   type DeviceRuntime,
+  type DeviceWriter,
   registerDevice,
 } from "@dlpack/deno";
 import { assert, assertEquals } from "@std/assert";
@@ -12,6 +13,8 @@ import { bufferAt } from "../ffi/memory.ts";
 
 /** How the device behaves. */
 export interface HostDeviceOptions {
+  /** Whether it can be written. */
+  isWritable?: boolean;
   /** Whether it copies rows. */
   hasRows?: boolean;
   /** Whether it reads without blocking the thread. */
@@ -22,8 +25,8 @@ export interface HostDeviceOptions {
 
 /**
  * A runtime that checks how it is used, and writes down every call: `"open"`,
- * `"synchronize"`, `"read"`, `"readRows"`, `"dispose"`, and those that are
- * `Async`.
+ * `"synchronize"`, `"read"`, `"readRows"`, `"dispose"`, those that are `Async`,
+ * and the same with `write`.
  */
 export class HostDevice implements DeviceRuntime {
   readonly name = "a test's device";
@@ -41,6 +44,7 @@ export class HostDevice implements DeviceRuntime {
 
   constructor(options: HostDeviceOptions = {}) {
     this.#options = options;
+    if (options.isWritable) this.openForWriting = this.#openForWriting;
   }
 
   /** How often something was called. */
@@ -56,8 +60,48 @@ export class HostDevice implements DeviceRuntime {
     return [...buffers].reduce((sum, buffer) => sum + buffer.byteLength, 0);
   }
 
+  /** As of a runtime; not there where the device cannot be written. */
+  readonly openForWriting?: (memory: DeviceMemory) => DeviceWriter;
+
   open(memory: DeviceMemory): DeviceReader {
     this.#call("open");
+    assertEquals(memory.access, "read");
+    const { copy, copyRows, copyLater, ...rest } = this.#opened(memory);
+    const { hasRows, isAsync } = this.#options;
+    return {
+      ...rest,
+      read: (at, into) => copy("read", at, into),
+      ...isAsync && {
+        readAsync: (at: number, into: Uint8Array<ArrayBuffer>) =>
+          copyLater("readAsync", at, into),
+      },
+      ...hasRows && {
+        readRows: (rows: DeviceRows, into: Uint8Array<ArrayBuffer>) =>
+          copyRows("readRows", rows, into),
+      },
+    };
+  }
+
+  #openForWriting(memory: DeviceMemory): DeviceWriter {
+    this.#call("openForWriting");
+    assertEquals(memory.access, "write");
+    const { copy, copyRows, copyLater, ...rest } = this.#opened(memory);
+    const { hasRows, isAsync } = this.#options;
+    return {
+      ...rest,
+      write: (at, from) => copy("write", at, from),
+      ...isAsync && {
+        writeAsync: (at: number, from: Uint8Array<ArrayBuffer>) =>
+          copyLater("writeAsync", at, from),
+      },
+      ...hasRows && {
+        writeRows: (rows: DeviceRows, from: Uint8Array<ArrayBuffer>) =>
+          copyRows("writeRows", rows, from),
+      },
+    };
+  }
+
+  #opened(memory: DeviceMemory) {
     this.memories.push(memory);
     let state: "open" | "ready" | "busy" | "disposed" = "open";
     const synchronize = (name: string): void => {
@@ -65,54 +109,61 @@ export class HostDevice implements DeviceRuntime {
       this.#call(name);
       state = "ready";
     };
-    const begin = (name: string, into: Uint8Array<ArrayBuffer>): void => {
+    const begin = (name: string, host: Uint8Array<ArrayBuffer>): void => {
       assertEquals(state, "ready");
-      this.#buffers.add(into.buffer);
-      this.bytesRead += into.length;
+      this.#buffers.add(host.buffer);
+      this.bytesRead += host.length;
       this.peakBytes = Math.max(this.peakBytes, this.heldBytes());
       this.#call(name);
     };
-    const copy = (at: number, into: Uint8Array<ArrayBuffer>): void => {
+    const move = (at: number, host: Uint8Array<ArrayBuffer>): void => {
       assert(Number.isSafeInteger(at) && at >= 0, `byte ${at}`);
-      assert(into.length > 0, "nothing to be read");
-      assert(at + into.length <= memory.byteLength, "beyond the memory");
+      assert(host.length > 0, "nothing to be copied");
+      assert(at + host.length <= memory.byteLength, "beyond the memory");
       const address = Number(memory.data) + memory.byteOffset + at;
-      const there = bufferAt(address, into.length);
-      into.set(new Uint8Array(there));
+      const there = bufferAt(address, host.length);
+      const device = new Uint8Array(there);
+      if (memory.access === "read") host.set(device);
+      else device.set(host);
       there.transfer(0);
     };
-    const { hasRows, isAsync } = this.#options;
+    const { isAsync } = this.#options;
     return {
       synchronize: () => synchronize("synchronize"),
-      read(at, into) {
-        begin("read", into);
-        copy(at, into);
-      },
       ...isAsync && {
         // deno-lint-ignore require-await
         synchronizeAsync: async () => synchronize("synchronizeAsync"),
-        async readAsync(at: number, into: Uint8Array<ArrayBuffer>) {
-          begin("readAsync", into);
-          state = "busy";
-          await new Promise((resolve) => setTimeout(resolve));
-          assertEquals(state, "busy", "disposed before the read has ended");
-          state = "ready";
-          copy(at, into);
-        },
       },
-      ...hasRows && {
-        readRows(rows: DeviceRows, into: Uint8Array<ArrayBuffer>) {
-          const { byteOffset, pitch, rowBytes, count } = rows;
-          begin("readRows", into);
-          assert(Number.isSafeInteger(pitch) && pitch >= rowBytes);
-          assert(Number.isSafeInteger(rowBytes) && rowBytes > 0);
-          assert(Number.isSafeInteger(count) && count >= 2);
-          assertEquals(into.length, count * rowBytes);
-          for (let row = 0; row < count; row++) {
-            const part = into.subarray(row * rowBytes, (row + 1) * rowBytes);
-            copy(byteOffset + row * pitch, part);
-          }
-        },
+      copy(name: string, at: number, host: Uint8Array<ArrayBuffer>): void {
+        begin(name, host);
+        move(at, host);
+      },
+      async copyLater(
+        name: string,
+        at: number,
+        host: Uint8Array<ArrayBuffer>,
+      ): Promise<void> {
+        begin(name, host);
+        state = "busy";
+        await new Promise((resolve) => setTimeout(resolve));
+        assertEquals(state, "busy", "disposed before the copy has ended");
+        state = "ready";
+        move(at, host);
+      },
+      copyRows(
+        name: string,
+        { byteOffset, pitch, rowBytes, count }: DeviceRows,
+        host: Uint8Array<ArrayBuffer>,
+      ): void {
+        begin(name, host);
+        assert(Number.isSafeInteger(pitch) && pitch >= rowBytes);
+        assert(Number.isSafeInteger(rowBytes) && rowBytes > 0);
+        assert(Number.isSafeInteger(count) && count >= 2);
+        assertEquals(host.length, count * rowBytes);
+        for (let row = 0; row < count; row++) {
+          const part = host.subarray(row * rowBytes, (row + 1) * rowBytes);
+          move(byteOffset + row * pitch, part);
+        }
       },
       [Symbol.dispose]: () => {
         assert(state !== "disposed" && state !== "busy", `it is ${state}`);

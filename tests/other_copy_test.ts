@@ -623,3 +623,34 @@ Deno.test("Where another copy's tensor is not taken, the message says whose it i
     assert(!message.includes("another copy"), message);
   }
 });
+
+Deno.test("uploadTo() takes capsules and tensors of another copy", async () => {
+  const memory = new Uint8Array(16);
+  const nothing = { synchronize() {}, [Symbol.dispose]() {} };
+  const { extDev } = ours.DeviceType;
+  ours.registerDevice(extDev, {
+    name: "a test's device",
+    open: () => ({ ...nothing, read() {} }),
+    openForWriting: () => ({
+      ...nothing,
+      write: (at, from) => memory.set(from, at),
+    }),
+  });
+  try {
+    const options = { dtype: "float32", shape: [4] } as const;
+    const capsule = other.DlpackCapsule.from(0x1000n, {
+      ...options,
+      device: { type: "extDev", id: 0 },
+    });
+    const source = other.Tensor.from(Float32Array.of(1, 2, 3, 4));
+    await ours.uploadTo(capsule as never, source as never);
+    assertEquals([...new Float32Array(memory.buffer)], [1, 2, 3, 4]);
+    assertEquals(capsule.name, "dltensor_versioned");
+    capsule[Symbol.dispose]();
+    const error = await ours.uploadTo(capsule as never, source as never)
+      .catch((error) => error);
+    assertEquals(error.code, "consumed");
+  } finally {
+    ours.registerDevice(extDev, null);
+  }
+});

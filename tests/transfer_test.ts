@@ -486,6 +486,7 @@ async function copyInPieces(
       byteOffset: struct.start,
       byteLength: struct.length * struct.info.array.BYTES_PER_ELEMENT,
       stream: null,
+      access: "read" as const,
     };
     const steps = copyFromDevice(device, memory, struct, pieceBytes);
     const done: number[] = [];

@@ -122,21 +122,25 @@ function variable(name: string): string | undefined {
 /**
  * An error about the memory of a device.
  *
- * @param memory What was to be read.
+ * @param memory What was to be read or written.
  * @param reason What went wrong, with the runtime's own name and number of the
  * error, and the way out.
  * @param cause What was thrown, if it was.
  */
 export function deviceError(
-  { type, id }: DeviceMemory,
+  { type, id, access }: DeviceMemory,
   reason: string,
   cause?: unknown,
 ): BufferError {
-  const action = isHost(DeviceType[type]) ? "view" : "copy";
-  const to = action === "copy" ? " to the host" : "";
+  const where = `a tensor on ${type}:${id}`;
+  const action = access === "write"
+    ? `upload to ${where}`
+    : isHost(DeviceType[type])
+    ? `view ${where}`
+    : `copy ${where} to the host`;
   return new BufferError(
     "device",
-    `Cannot ${action} a tensor on ${type}:${id}${to}: ${reason}`,
+    `Cannot ${action}: ${reason}`,
     cause === undefined ? undefined : { cause },
   );
 }

@@ -24,7 +24,13 @@ import {
   findDriver,
   openDriver,
 } from "./driver.ts";
-import type { DeviceMemory, DeviceReader, DeviceRuntime } from "./runtime.ts";
+import type {
+  DeviceMemory,
+  DeviceReader,
+  DeviceRows,
+  DeviceRuntime,
+  DeviceWriter,
+} from "./runtime.ts";
 
 const place: DriverPlace = {
   name: "dpctl's C interface to SYCL",
@@ -164,6 +170,16 @@ const symbols = {
     ],
     result: "u64", // DPCTLSyclEventRef
   },
+  copyFromHost: {
+    name: "DPCTLQueue_Memcpy",
+    parameters: [
+      "u64", // const DPCTLSyclQueueRef QRef
+      "u64", // void *Dest
+      "buffer", // const void *Src
+      "usize", // size_t Count
+    ],
+    result: "u64", // DPCTLSyclEventRef
+  },
   DPCTLEvent_GetCommandExecutionStatus: {
     parameters: [
       "u64", // DPCTLSyclEventRef ERef
@@ -287,13 +303,14 @@ interface Home {
   readonly endAt: ((address: bigint) => bigint) | null;
 }
 
-/** Copies USM to the host. */
+/** Copies USM to the host, and to it. */
 export const oneapi: DeviceRuntime = {
   name: place.name,
-  open: (memory) => new UsmReader(memory),
+  open: (memory) => new Usm(memory),
+  openForWriting: (memory) => new Usm(memory),
 };
 
-class UsmReader implements DeviceReader {
+class Usm implements DeviceReader, DeviceWriter {
   readonly #sycl: Sycl;
   readonly #memory: DeviceMemory;
   /** Of the lowest element. */
@@ -301,8 +318,6 @@ class UsmReader implements DeviceReader {
   /** The producer's queue, if it is known. */
   readonly #producer: bigint | null;
   readonly #queue: bigint;
-  /** What a command writes to or reads from, which must not be collected. */
-  #inUse: Uint8Array<ArrayBuffer> | null = null;
 
   constructor(memory: DeviceMemory) {
     this.#memory = memory;
@@ -318,7 +333,7 @@ class UsmReader implements DeviceReader {
    * Waits for the producer's queue, where the capsule names it as its stream.
    * Without that there is nothing to wait on: SYCL does not list the queues of
    * a context. Whoever hands memory over must have finished the commands that
-   * write it.
+   * use it.
    */
   synchronize(): void {
     if (this.#producer !== null) this.#sycl.waitForQueue(this.#producer);
@@ -330,35 +345,97 @@ class UsmReader implements DeviceReader {
   }
 
   read(byteOffset: number, into: Uint8Array<ArrayBuffer>): void {
-    const event = this.#copyToHost(byteOffset, into);
-    this.#sycl.wait(event);
-    this.#finish(event);
+    this.#finish(this.#startReading(byteOffset, into));
   }
 
   async readAsync(
     byteOffset: number,
     into: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
-    const event = this.#copyToHost(byteOffset, into);
-    // SYCL may be called from any thread.
-    await this.#sycl.waitAsync(event);
-    this.#finish(event);
+    await this.#finishLater(this.#startReading(byteOffset, into), into);
+  }
+
+  write(byteOffset: number, from: Uint8Array<ArrayBuffer>): void {
+    this.#finish(this.#startWriting(byteOffset, from));
+  }
+
+  async writeAsync(
+    byteOffset: number,
+    from: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    await this.#finishLater(this.#startWriting(byteOffset, from), from);
+  }
+
+  writeRows(rows: DeviceRows, from: Uint8Array<ArrayBuffer>): void {
+    this.#finish(this.#startWritingRows(rows, from));
+  }
+
+  async writeRowsAsync(
+    rows: DeviceRows,
+    from: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    await this.#finishLater(this.#startWritingRows(rows, from), from);
   }
 
   /** The queue stays, for the next one. */
   [Symbol.dispose](): void {}
 
-  #copyToHost(byteOffset: number, into: Uint8Array<ArrayBuffer>): bigint {
-    this.#inUse = into;
-    const from = this.#address + BigInt(byteOffset);
+  #startReading(byteOffset: number, into: Uint8Array<ArrayBuffer>): bigint {
+    const at = this.#address + BigInt(byteOffset);
     const length = BigInt(into.length);
-    const event = this.#sycl.copyToHost(this.#queue, into, from, length);
+    const event = this.#sycl.copyToHost(this.#queue, into, at, length);
     return this.#made("DPCTLQueue_Memcpy", event);
   }
 
-  /** Checks the command of an event that was waited for. */
+  #startWriting(byteOffset: number, from: Uint8Array<ArrayBuffer>): bigint {
+    const at = this.#address + BigInt(byteOffset);
+    const length = BigInt(from.length);
+    const event = this.#sycl.copyFromHost(this.#queue, at, from, length);
+    return this.#made("DPCTLQueue_Memcpy", event);
+  }
+
+  /**
+   * One command for each row, which follow each other in the queue: SYCL's copy
+   * of rectangles is not in the C interface.
+   *
+   * @returns The event of the last one.
+   */
+  #startWritingRows(
+    { byteOffset, pitch, rowBytes, count }: DeviceRows,
+    from: Uint8Array<ArrayBuffer>,
+  ): bigint {
+    let last = 0n;
+    try {
+      for (let row = 0; row < count; row++) {
+        const part = from.subarray(row * rowBytes, (row + 1) * rowBytes);
+        const event = this.#startWriting(byteOffset + row * pitch, part);
+        if (last !== 0n) this.#sycl.DPCTLEvent_Delete(last);
+        last = event;
+      }
+    } catch (error) {
+      if (last !== 0n) this.#finish(last);
+      throw error;
+    }
+    return last;
+  }
+
   #finish(event: bigint): void {
-    this.#inUse = null;
+    this.#sycl.wait(event);
+    this.#checkEnd(event);
+  }
+
+  /** SYCL may be called from any thread. */
+  async #finishLater(
+    event: bigint,
+    host: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    await this.#sycl.waitAsync(event)
+      .then(() => host); // which must not be collected before
+    this.#checkEnd(event);
+  }
+
+  /** Checks how the command of an event ended, and gives the event back. */
+  #checkEnd(event: bigint): void {
     const status = this.#sycl.DPCTLEvent_GetCommandExecutionStatus(event);
     this.#sycl.DPCTLEvent_Delete(event);
     if (status === COMPLETE) return;

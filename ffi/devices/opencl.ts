@@ -12,6 +12,7 @@ import type {
   DeviceReader,
   DeviceRows,
   DeviceRuntime,
+  DeviceWriter,
 } from "./runtime.ts";
 
 const place: DriverPlace = {
@@ -43,6 +44,44 @@ const readBuffer = {
     "u32", // cl_bool blocking_read
     "usize", // size_t offset
     "usize", // size_t size
+    "buffer", // void *ptr
+    "u32", // cl_uint num_events_in_wait_list
+    "pointer", // const cl_event *event_wait_list
+    "pointer", // cl_event *event
+  ],
+  result: "i32",
+} as const;
+
+/** How a buffer is written, blocking this thread or another. */
+const writeBuffer = {
+  name: "clEnqueueWriteBuffer",
+  parameters: [
+    "u64", // cl_command_queue command_queue
+    "u64", // cl_mem buffer
+    "u32", // cl_bool blocking_write
+    "usize", // size_t offset
+    "usize", // size_t size
+    "buffer", // const void *ptr
+    "u32", // cl_uint num_events_in_wait_list
+    "pointer", // const cl_event *event_wait_list
+    "pointer", // cl_event *event
+  ],
+  result: "i32",
+} as const;
+
+/** How rows are read or written. */
+const bufferRect = {
+  parameters: [
+    "u64", // cl_command_queue command_queue
+    "u64", // cl_mem buffer
+    "u32", // cl_bool blocking
+    "buffer", // const size_t *buffer_origin
+    "buffer", // const size_t *host_origin
+    "buffer", // const size_t *region
+    "usize", // size_t buffer_row_pitch
+    "usize", // size_t buffer_slice_pitch
+    "usize", // size_t host_row_pitch
+    "usize", // size_t host_slice_pitch
     "buffer", // void *ptr
     "u32", // cl_uint num_events_in_wait_list
     "pointer", // const cl_event *event_wait_list
@@ -123,25 +162,10 @@ const symbols = {
   finishAsync: { ...finish, nonblocking: true },
   readBuffer,
   readBufferAsync: { ...readBuffer, nonblocking: true },
-  clEnqueueReadBufferRect: {
-    parameters: [
-      "u64", // cl_command_queue command_queue
-      "u64", // cl_mem buffer
-      "u32", // cl_bool blocking_read
-      "buffer", // const size_t *buffer_origin
-      "buffer", // const size_t *host_origin
-      "buffer", // const size_t *region
-      "usize", // size_t buffer_row_pitch
-      "usize", // size_t buffer_slice_pitch
-      "usize", // size_t host_row_pitch
-      "usize", // size_t host_slice_pitch
-      "buffer", // void *ptr
-      "u32", // cl_uint num_events_in_wait_list
-      "pointer", // const cl_event *event_wait_list
-      "pointer", // cl_event *event
-    ],
-    result: "i32",
-  },
+  writeBuffer,
+  writeBufferAsync: { ...writeBuffer, nonblocking: true },
+  clEnqueueReadBufferRect: bufferRect,
+  clEnqueueWriteBufferRect: bufferRect,
 } as const satisfies Deno.ForeignLibraryInterface;
 
 type OpenCL = Deno.DynamicLibrary<typeof symbols>["symbols"];
@@ -196,19 +220,21 @@ const hints: Readonly<Record<number, string>> = {
   [-13]: "the sub-buffer begins where this device cannot; have the library " +
     "export the whole buffer and a byte offset",
   [-59]: "the buffer was made to be out of the host's reach " +
-    "(CL_MEM_HOST_NO_ACCESS or CL_MEM_HOST_WRITE_ONLY); have the library " +
-    "copy it to one that is not",
+    "(CL_MEM_HOST_NO_ACCESS, or only the other one of CL_MEM_HOST_READ_ONLY " +
+    "and CL_MEM_HOST_WRITE_ONLY); have the library copy it to or from one that " +
+    "is not",
   [-1001]: "there is no driver behind the loader; install the one of the " +
     "device (of the CPU: PoCL)",
 };
 
-/** Copies OpenCL buffers to the host. */
+/** Copies OpenCL buffers to the host, and to them. */
 export const opencl: DeviceRuntime = {
   name: place.name,
-  open: (memory) => new OpenCLReader(memory),
+  open: (memory) => new OpenCLBuffer(memory),
+  openForWriting: (memory) => new OpenCLBuffer(memory),
 };
 
-class OpenCLReader implements DeviceReader {
+class OpenCLBuffer implements DeviceReader, DeviceWriter {
   readonly #cl: OpenCL;
   readonly #memory: DeviceMemory;
   readonly #buffer: bigint;
@@ -237,8 +263,8 @@ class OpenCLReader implements DeviceReader {
   /**
    * Waits for the producer's queue, where the capsule names it as its stream.
    * Without that there is nothing to wait on: the queues of a context cannot
-   * be listed, and this reader's own does not wait for others. Whoever hands a
-   * buffer over must have finished the commands that write it.
+   * be listed, and this one's own does not wait for others. Whoever hands a
+   * buffer over must have finished the commands that use it.
    */
   synchronize(): void {
     if (this.#producer === null) return;
@@ -267,10 +293,61 @@ class OpenCLReader implements DeviceReader {
   }
 
   readRows(rows: DeviceRows, into: Uint8Array<ArrayBuffer>): void {
-    const { byteOffset, pitch, rowBytes, count } = rows;
+    const { clEnqueueReadBufferRect } = this.#cl;
+    const status = clEnqueueReadBufferRect(...this.#rectangle(rows, into));
+    this.#check("clEnqueueReadBufferRect", status);
+  }
+
+  write(byteOffset: number, from: Uint8Array<ArrayBuffer>): void {
+    const status = this.#cl.writeBuffer(...this.#arguments(byteOffset, from));
+    this.#check("clEnqueueWriteBuffer", status);
+  }
+
+  async writeAsync(
+    byteOffset: number,
+    from: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    const status = await this.#cl.writeBufferAsync(
+      ...this.#arguments(byteOffset, from),
+    );
+    this.#check("clEnqueueWriteBuffer", status);
+  }
+
+  writeRows(rows: DeviceRows, from: Uint8Array<ArrayBuffer>): void {
+    const { clEnqueueWriteBufferRect } = this.#cl;
+    const status = clEnqueueWriteBufferRect(...this.#rectangle(rows, from));
+    this.#check("clEnqueueWriteBufferRect", status);
+  }
+
+  [Symbol.dispose](): void {
+    this.#cl.clReleaseCommandQueue(this.#queue);
+    this.#cl.clReleaseMemObject(this.#buffer);
+  }
+
+  #arguments(
+    byteOffset: number,
+    host: Uint8Array<ArrayBuffer>,
+  ): Parameters<OpenCL["readBuffer"]> {
+    return [
+      this.#queue,
+      this.#buffer,
+      CL_TRUE,
+      BigInt(this.#memory.byteOffset + byteOffset),
+      BigInt(host.length),
+      host,
+      0,
+      null,
+      null,
+    ];
+  }
+
+  #rectangle(
+    { byteOffset, pitch, rowBytes, count }: DeviceRows,
+    host: Uint8Array<ArrayBuffer>,
+  ): Parameters<OpenCL["clEnqueueReadBufferRect"]> {
     // The origin's first number may be any; it is not bound to the pitch.
     const start = BigInt(this.#memory.byteOffset + byteOffset);
-    const status = this.#cl.clEnqueueReadBufferRect(
+    return [
       this.#queue,
       this.#buffer,
       CL_TRUE,
@@ -281,32 +358,7 @@ class OpenCLReader implements DeviceReader {
       0n,
       BigInt(rowBytes),
       0n,
-      into,
-      0,
-      null,
-      null,
-    );
-    this.#check("clEnqueueReadBufferRect", status);
-  }
-
-  [Symbol.dispose](): void {
-    this.#cl.clReleaseCommandQueue(this.#queue);
-    this.#cl.clReleaseMemObject(this.#buffer);
-  }
-
-  #arguments(
-    byteOffset: number,
-    into: Uint8Array<ArrayBuffer>,
-  ): Parameters<OpenCL["readBuffer"]> {
-    const start = BigInt(this.#memory.byteOffset + byteOffset);
-    const length = BigInt(into.length);
-    return [
-      this.#queue,
-      this.#buffer,
-      CL_TRUE,
-      start,
-      length,
-      into,
+      host,
       0,
       null,
       null,

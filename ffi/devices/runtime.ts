@@ -34,6 +34,8 @@ export interface DeviceMemory {
    * `null` when nobody said, -1 when nothing is to be waited for.
    */
   readonly stream: number | bigint | null;
+  /** What is to be done with it: `"read"` by `fromDlpack`, `"write"` by `uploadTo`. */
+  readonly access: "read" | "write";
 }
 
 /** Equally long rows at equal distances in a {@linkcode DeviceMemory}. */
@@ -101,6 +103,45 @@ export interface DeviceReader extends Disposable {
 }
 
 /**
+ * Writes the memory of one tensor, until it is disposed: as a
+ * {@linkcode DeviceReader}, the other way round.
+ */
+export interface DeviceWriter extends Disposable {
+  /**
+   * Waits for the work that uses the memory, as of {@linkcode DeviceReader}.
+   * Called once, before the first write.
+   */
+  synchronize(): void;
+  /** The same without blocking the thread. */
+  synchronizeAsync?(): Promise<void>;
+  /**
+   * Copies bytes to the device and returns when they are there.
+   *
+   * @param byteOffset From the lowest element to the first byte.
+   * @param from Where from; its length is how many. It never reaches beyond the
+   * memory.
+   */
+  write(byteOffset: number, from: Uint8Array<ArrayBuffer>): void;
+  /** The same without blocking the thread. */
+  writeAsync?(byteOffset: number, from: Uint8Array<ArrayBuffer>): Promise<void>;
+  /**
+   * Copies rows to the device, and leaves what is between them as it is;
+   * without it each is a {@linkcode DeviceWriter.write} of its own.
+   *
+   * @param rows Which ones.
+   * @param from Where from: side by side, `rows.count * rows.rowBytes` bytes.
+   */
+  writeRows?(rows: DeviceRows, from: Uint8Array<ArrayBuffer>): void;
+  /** The same without blocking the thread. */
+  writeRowsAsync?(
+    rows: DeviceRows,
+    from: Uint8Array<ArrayBuffer>,
+  ): Promise<void>;
+  /** Gives back what writing took. Called once, also after an error. */
+  [Symbol.dispose](): void;
+}
+
+/**
  * Reaches the memory of one kind of device: what `registerDevice` takes.
  *
  * What it throws is thrown by `fromDlpack`, after the deleter has run:
@@ -120,4 +161,8 @@ export interface DeviceRuntime {
    * the memory is there and has these bytes.
    */
   open(memory: DeviceMemory): DeviceReader;
+  /**
+   * The same to write one tensor; without it `uploadTo` refuses such memory.
+   */
+  openForWriting?(memory: DeviceMemory): DeviceWriter;
 }

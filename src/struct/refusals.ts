@@ -7,6 +7,7 @@
 import { MAX_NDIM, VERSION } from "../../ffi/abi.ts";
 import {
   type Header,
+  type ManagedName,
   readByteOffset,
   readData,
   readShapeExactly,
@@ -15,6 +16,7 @@ import {
 import { type DeviceName, deviceName } from "../device.ts";
 import { describeDataType, type DType } from "../dtype/table.ts";
 import { BufferError } from "../errors.ts";
+import { describeShape } from "../layout.ts";
 import type { Struct } from "./types.ts";
 
 /** It is of another major version. */
@@ -184,14 +186,111 @@ const needs: Partial<Record<DeviceName, string>> = {
 
 /** The memory is of a device that no runtime reaches. */
 export function noRuntime(struct: Struct): BufferError {
-  const type = deviceName(struct.deviceType)!;
-  const need = needs[type] ?? "the library of its maker";
   return new BufferError(
     "device",
     `Cannot copy a tensor on ${placeOf(struct)} to the host: that takes ` +
-      `${need}; have the library that made it copy it, or teach this module ` +
-      `with registerDevice(DeviceType.${type}, runtime)`,
+      `${
+        whatItTakes(struct)
+      }; have the library that made it copy it, or teach ` +
+      `this module with ${registration(struct)}`,
   );
+}
+
+/** The memory is of a device that no runtime reaches, and was to be filled. */
+export function noRuntimeToUpload(struct: Struct): BufferError {
+  return new BufferError(
+    "device",
+    `Cannot upload to a tensor on ${placeOf(struct)}: that takes ` +
+      `${
+        whatItTakes(struct)
+      }; have the library that made it fill it, or teach ` +
+      `this module with ${registration(struct)}`,
+  );
+}
+
+/** The memory is of a device whose runtime only reads it. */
+export function onlyRead(struct: Struct, runtime: string): BufferError {
+  return new BufferError(
+    "device",
+    `Cannot upload to a tensor on ${placeOf(struct)}: ${runtime}, as this ` +
+      "module uses it, only reads (it has no openForWriting()); have the " +
+      `library that made it fill it, or write what is missing and ` +
+      registration(struct),
+  );
+}
+
+/** The memory is the host's, and was to be filled as a device's is. */
+export function onHost(struct: Struct): BufferError {
+  return new BufferError(
+    "device",
+    `Cannot upload to a tensor on ${placeOf(struct)}: it is in the host's ` +
+      "memory; view it with fromDlpack(), and assign() to that",
+  );
+}
+
+/** The memory was to be filled, but must not be written. */
+export function notToWrite(name: ManagedName): BufferError {
+  return new BufferError(
+    "readonly",
+    "Cannot upload to a read-only tensor" +
+      (name === "dltensor"
+        ? ": a legacy struct cannot say that it may be written; if it may, say " +
+          "so with capsule.with({ writable: true })"
+        : ": have the library make one that may be written"),
+  );
+}
+
+/** The elements that were to be written are of another dtype. */
+export function uploadOfOtherDType(
+  source: DType,
+  target: DType,
+): BufferError {
+  return new BufferError(
+    "dtype",
+    `Cannot upload ${source} elements to ${target} ones: convert them first, ` +
+      `with astype("${target}")`,
+  );
+}
+
+/** The elements have a byte each on one side, and share bytes on the other. */
+export function uploadOfOtherPacking(target: Struct): BufferError {
+  const { info, isPacked } = target;
+  const [from, to] = isPacked ? ["padded", "packed"] : ["packed", "padded"];
+  return new BufferError(
+    "dtype",
+    `Cannot upload ${from} ${info.name} elements to ${to} ones: assign() them ` +
+      `to a tensor of ${to} ones first`,
+  );
+}
+
+/** The elements that were to be written are others in number or shape. */
+export function uploadOfOtherShape(
+  source: readonly number[],
+  target: readonly number[],
+): BufferError {
+  return new BufferError(
+    "shape",
+    `Cannot upload elements of shape ${describeShape(source)} to a tensor of ` +
+      `shape ${describeShape(target)}: reshape() or slice() the source`,
+  );
+}
+
+/** Elements that were to be written may lie at the same place. */
+export function overlapping({ layout }: Struct): BufferError {
+  return new BufferError(
+    "layout",
+    `Cannot upload to a tensor of shape ${describeShape(layout.shape)} with ` +
+      `strides ${describeShape(layout.strides)}: elements of it lie at the ` +
+      "same place; have the library give the memory without repeating axes",
+  );
+}
+
+function whatItTakes({ deviceType }: Struct): string {
+  return needs[deviceName(deviceType)!] ?? "the library of its maker";
+}
+
+function registration({ deviceType }: Struct): string {
+  return `registerDevice(DeviceType.${deviceName(deviceType)!}, runtime)`;
 }
 
 function placeOf({ deviceType, deviceId }: Struct): string {

@@ -58,6 +58,11 @@ export interface TransferLimits {
   readonly pieceBytes: number;
   /** The bytes of memory for pieces of which not all is wanted. */
   readonly spanBytes: number;
+  /**
+   * Whether no piece may have in it what is not wanted, as when it is written;
+   * but packed elements that share bytes with others must.
+   */
+  readonly isExact?: boolean;
 }
 
 /** An axis of the source. */
@@ -172,7 +177,9 @@ function chooseWay(
     // What is not all wanted is copied once more, on the host.
     const gathered = span === wanted ? 0 : wanted;
     const asSpan = times * (CALL + bytes(span + gathered));
-    if (asSpan < least) {
+    const isAllowed = gathered === 0 || !limits.isExact ||
+      !isWhole(element, run, ...steps.map((s) => s.step));
+    if (isAllowed && asSpan < least) {
       least = asSpan;
       best = { ...way, asRows: false };
     }
@@ -205,9 +212,15 @@ function* piecesOf(
   const size = count(inner) * run;
   let into = 0;
   for (const from of positions(outer, lowest)) {
-    yield* asRows && isWhole(element, from, into)
-      ? rowsOf(inner[0]!, run, from, into, element, limits)
-      : spansOf(inner, run, from, into, element, limits);
+    if (asRows && isWhole(element, from, into)) {
+      yield* rowsOf(inner[0]!, run, from, into, element, limits);
+    } else if (asRows && limits.isExact) {
+      const [{ length, step }] = inner as [Step];
+      for (let row = 0; row < length; row++) {
+        const start = [from + row * step, into + row * run] as const;
+        yield* spansOf([], run, ...start, element, limits);
+      }
+    } else yield* spansOf(inner, run, from, into, element, limits);
     into += size;
   }
 }

@@ -5,6 +5,8 @@
  * @module
  */
 
+import { describe } from "../errors.ts";
+
 /** A part of the work; it must be done before the next is asked for. */
 export interface Step {
   /** Does it. */
@@ -30,6 +32,9 @@ export function runSteps<T>(steps: Steps<T>): T {
     throw closeAfter(error, steps);
   }
 }
+
+/** The bytes of a step between which the event loop turns, about. */
+export const STEP_BYTES = 32 * 1024 * 1024;
 
 /** For how long the event loop may stand still, about, in milliseconds. */
 const STILL = 10;
@@ -102,5 +107,23 @@ export function* partOf<T>(
     const next = steps.next();
     if (next.done) return next.value;
     yield { ...next.value, done: from + (to - from) * next.value.done };
+  }
+}
+
+/**
+ * Checks the options by which work is stopped and watched.
+ *
+ * @throws {TypeError} When one is of the wrong kind.
+ */
+export function checkWatch(signal: unknown, onProgress: unknown): void {
+  if (signal !== null && !(signal instanceof AbortSignal)) {
+    throw new TypeError(
+      `The option "signal" must be an AbortSignal, not ${describe(signal)}`,
+    );
+  }
+  if (onProgress !== null && typeof onProgress !== "function") {
+    throw new TypeError(
+      `The option "onProgress" must be a function, not ${describe(onProgress)}`,
+    );
   }
 }

@@ -9,6 +9,7 @@ import type {
   DeviceMemory,
   DeviceReader,
   DeviceRuntime,
+  DeviceWriter,
 } from "../../ffi/devices/runtime.ts";
 import { copyElements, type Elements } from "../copy/elements.ts";
 import { allocate, giveBack } from "../copy/memory.ts";
@@ -70,19 +71,30 @@ export function* copyFromDevice(
 }
 
 /** Opens the memory, and checks that a runtime of the user's is complete. */
-function openReader(
+export function openReader(
   runtime: DeviceRuntime,
   memory: DeviceMemory,
 ): DeviceReader {
-  const reader: Partial<DeviceReader> | undefined = runtime.open(memory);
-  for (const name of ["synchronize", "read", Symbol.dispose] as const) {
-    if (typeof reader?.[name] === "function") continue;
+  const reader = runtime.open(memory);
+  checkOpened(reader, runtime, memory);
+  return reader;
+}
+
+/** Checks that what a runtime has opened is complete. */
+export function checkOpened(
+  opened: DeviceReader | DeviceWriter | undefined,
+  runtime: DeviceRuntime,
+  { type, id, access }: DeviceMemory,
+): void {
+  for (const name of ["synchronize", access, Symbol.dispose]) {
+    const method = opened?.[name as keyof typeof opened];
+    if (typeof method === "function") continue;
+    const open = access === "read" ? "open" : "openForWriting";
     throw new TypeError(
-      `Cannot read a tensor on ${memory.type}:${memory.id} through ` +
-        `${runtime.name}: what its open() returns has no ${String(name)}()`,
+      `Cannot ${access} a tensor on ${type}:${id} through ${runtime.name}: ` +
+        `what its ${open}() returns has no ${String(name)}()`,
     );
   }
-  return reader as DeviceReader;
 }
 
 /** Only waits for what writes the memory. */
@@ -94,10 +106,11 @@ export function* synchronize(
   yield synchronization(reader);
 }
 
-function synchronization(reader: DeviceReader): Step {
+/** The step that waits for what uses the memory. */
+export function synchronization(opened: DeviceReader | DeviceWriter): Step {
   return {
-    run: () => reader.synchronize(),
-    runAsync: reader.synchronizeAsync?.bind(reader),
+    run: () => opened.synchronize(),
+    runAsync: opened.synchronizeAsync?.bind(opened),
     done: 0,
   };
 }

@@ -122,6 +122,7 @@ export async function measureAll(
       byteOffset: 0,
       byteLength: size,
       stream: null,
+      access: "read",
     };
     using reader = runtimeOf(DeviceType.cuda)!.open(memory);
     const pinned = size <= GiB
