@@ -70,10 +70,12 @@ export const MAX_NDIM = 64;
 /** `CUDA_MEMCPY2D`, of CUDA's driver: copies rows. */
 export const MEMCPY2D = {
   srcMemoryType: 16, // CUmemorytype srcMemoryType
+  srcHost: 24, // const void *srcHost
   srcDevice: 32, // CUdeviceptr srcDevice
   srcPitch: 48, // size_t srcPitch
   dstMemoryType: 72, // CUmemorytype dstMemoryType
   dstHost: 80, // void *dstHost
+  dstDevice: 88, // CUdeviceptr dstDevice
   dstPitch: 104, // size_t dstPitch
   widthInBytes: 112, // size_t WidthInBytes
   height: 120, // size_t Height

@@ -100,6 +100,23 @@ export async function copyLater(
     .then(() => into); // which must not be collected before
 }
 
+/**
+ * Copies to an address on another thread, where there is a C library.
+ *
+ * @param to Where to.
+ * @param from Its length is how much.
+ */
+export async function writeLater(
+  to: bigint,
+  from: Uint8Array<ArrayBuffer>,
+): Promise<void> {
+  const length = BigInt(from.length);
+  const c = libc();
+  if (c === null) return writeAddress(to, from, length);
+  await c.copyLater(to, addressOfArray(from), length)
+    .then(() => from); // which must not be collected before
+}
+
 /** How much memory gains by huge pages, in bytes: NumPy's threshold. */
 const HUGE = 4 * 1024 * 1024;
 const PAGE = 4096n;

@@ -13,6 +13,7 @@ import {
 } from "@dlpack/deno";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { freeAllPinned } from "../ffi/devices/pinned.ts";
+import { testUploads } from "./devices_gpu_uploads.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -461,6 +462,24 @@ for (const isAsync of [false, true]) {
     driver.sim_free(handle);
   });
 }
+
+testUploads({
+  device: ["cuda", DeviceType.cuda],
+  driver,
+  test,
+  allocate,
+  copies: [
+    "cuMemcpyHtoD_v2",
+    "cuMemcpy2D_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpy2DAsync_v2",
+  ],
+  calls: calls.filter((call) => !/DtoH|CtxRelease/.test(call))
+    .concat("cuMemcpyHtoD_v2", "cuMemcpyHtoDAsync_v2"),
+  around: /^cuCtxPushCurrent_v2$/,
+  error700: "CUDA_ERROR_ILLEGAL_ADDRESS",
+  repair() {},
+});
 
 test("Without a GPU the error says so", () => {
   driver.sim_devices(0);

@@ -11,6 +11,7 @@ import {
 } from "@dlpack/deno";
 import { assert, assertEquals } from "@std/assert";
 import { freeAllPinned } from "../ffi/devices/pinned.ts";
+import { testUploads } from "./devices_gpu_uploads.ts";
 import { assertBufferError, bytesOf, capsule, floats } from "./helpers.ts";
 import { compile } from "./native/cc.ts";
 import { cString, stand } from "./native/cuda_driver.ts";
@@ -256,6 +257,24 @@ test("Each call of HIP's runtime that fails is reported", async () => {
   assertEquals([...failed].sort(), calls.toSorted());
   driver.sim_destroy_stream(stream);
   driver.sim_free(handle);
+});
+
+testUploads({
+  device: ["rocm", DeviceType.rocm],
+  driver,
+  test,
+  allocate,
+  copies: [
+    "hipMemcpyHtoD",
+    "hipMemcpy2D",
+    "hipMemcpyHtoDAsync",
+    "hipMemcpy2DAsync",
+  ],
+  calls: calls.filter((call) => !call.includes("DtoH"))
+    .concat("hipMemcpyHtoD", "hipMemcpyHtoDAsync"),
+  around: /^hip[GS]etDevice$/,
+  error700: "hipErrorIllegalAddress",
+  repair: () => driver.sim_set_current(1),
 });
 
 test("Without an AMD GPU the error says so", async () => {

@@ -16,13 +16,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ownerIn } from "../src/capsule.ts";
 import { packingOf } from "../src/dtype/packing.ts";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
-import {
-  extentOf,
-  type Layout,
-  mayOverlap,
-  sizeOf,
-  walk,
-} from "../src/layout.ts";
+import { extentOf, type Layout, mayOverlap, walk } from "../src/layout.ts";
 import { checkStruct } from "../src/struct/check.ts";
 import { memoryOf } from "../src/struct/memory.ts";
 import { elementsOf } from "../src/tensor/class.ts";

@@ -6,35 +6,53 @@
 
 import { MEMCPY2D } from "../abi.ts";
 import { addressOfArray } from "../memory.ts";
+import { deviceError, hasDriver, openDriver } from "./driver.ts";
+import { GpuMemory, waitFor } from "./gpu.ts";
 import {
-  deviceError,
-  type DriverPlace,
-  hasDriver,
-  openDriver,
-} from "./driver.ts";
-import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
-import {
-  BLOCKING_SYNC,
   DEVICE_ORDINAL,
-  DISABLE_TIMING,
-  GpuCalls,
+  INVALID_CONTEXT,
   INVALID_VALUE,
-  NON_BLOCKING,
   SUCCESS,
 } from "./gpu_calls.ts";
-import type { DeviceMemory, DeviceReader, DeviceRuntime } from "./runtime.ts";
+import {
+  GpuDriver,
+  type GpuPlace,
+  type GpuRows,
+  gpuSymbols,
+} from "./gpu_driver.ts";
+import type { DeviceMemory, DeviceRuntime } from "./runtime.ts";
 
-const place: DriverPlace = {
+const place = {
   name: "the CUDA driver",
   variable: "DLPACK_CUDA_LIBRARY",
   sonames: {
     linux: ["libcuda.so.1", "libcuda.so"],
     windows: ["nvcuda.dll"],
   },
-};
+  // Those that end with _v2 are of 64 bits; the plain ones are older.
+  names: {
+    synchronize: "cuCtxSynchronize",
+    copyToHost: "cuMemcpyDtoH_v2",
+    copyToDevice: "cuMemcpyHtoD_v2",
+    copyToHostLater: "cuMemcpyDtoHAsync_v2",
+    copyToDeviceLater: "cuMemcpyHtoDAsync_v2",
+    allocatePinned: "cuMemHostAlloc",
+    freePinned: "cuMemFreeHost",
+    createStream: "cuStreamCreate",
+    destroyStream: "cuStreamDestroy_v2",
+    synchronizeStream: "cuStreamSynchronize",
+    createEvent: "cuEventCreate",
+    destroyEvent: "cuEventDestroy_v2",
+    recordEvent: "cuEventRecord",
+    queryEvent: "cuEventQuery",
+    waitForEvent: "cuEventSynchronize",
+  },
+  // The legacy one: what is in it waits for all blocking streams.
+  defaultStream: 1n,
+} as const satisfies GpuPlace;
 
-// The names that end with _v2 are those of 64 bits; the plain ones are older.
 const symbols = {
+  ...gpuSymbols(place.names),
   cuInit: {
     parameters: [
       "u32", // unsigned int Flags
@@ -80,32 +98,11 @@ const symbols = {
     ],
     result: "i32",
   },
-  cuCtxSynchronize: {
-    parameters: [],
-    result: "i32",
-  },
   cuPointerGetAttribute: {
     parameters: [
       "buffer", // void *data
       "u32", // CUpointer_attribute attribute
       "u64", // CUdeviceptr ptr
-    ],
-    result: "i32",
-  },
-  cuMemcpyDtoH_v2: {
-    parameters: [
-      "buffer", // void *dstHost
-      "u64", // CUdeviceptr srcDevice
-      "usize", // size_t ByteCount
-    ],
-    result: "i32",
-  },
-  cuMemcpyDtoHAsync_v2: {
-    parameters: [
-      "u64", // void *dstHost
-      "u64", // CUdeviceptr srcDevice
-      "usize", // size_t ByteCount
-      "u64", // CUstream hStream
     ],
     result: "i32",
   },
@@ -122,78 +119,9 @@ const symbols = {
     ],
     result: "i32",
   },
-  cuMemHostAlloc: {
-    parameters: [
-      "buffer", // void **pp
-      "usize", // size_t bytesize
-      "u32", // unsigned int Flags
-    ],
-    result: "i32",
-  },
-  cuMemFreeHost: {
-    parameters: [
-      "u64", // void *p
-    ],
-    result: "i32",
-  },
-  cuStreamCreate: {
-    parameters: [
-      "buffer", // CUstream *phStream
-      "u32", // unsigned int Flags
-    ],
-    result: "i32",
-  },
-  cuStreamDestroy_v2: {
-    parameters: [
-      "u64", // CUstream hStream
-    ],
-    result: "i32",
-  },
-  cuStreamSynchronize: {
-    parameters: [
-      "u64", // CUstream hStream
-    ],
-    result: "i32",
-  },
-  cuEventCreate: {
-    parameters: [
-      "buffer", // CUevent *phEvent
-      "u32", // unsigned int Flags
-    ],
-    result: "i32",
-  },
-  cuEventDestroy_v2: {
-    parameters: [
-      "u64", // CUevent hEvent
-    ],
-    result: "i32",
-  },
-  cuEventRecord: {
-    parameters: [
-      "u64", // CUevent hEvent
-      "u64", // CUstream hStream
-    ],
-    result: "i32",
-  },
-  cuEventQuery: {
-    parameters: [
-      "u64", // CUevent hEvent
-    ],
-    result: "i32",
-  },
-  cuEventSynchronize: {
-    parameters: [
-      "u64", // CUevent hEvent
-    ],
-    result: "i32",
-    nonblocking: true,
-  },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 type Cuda = Deno.DynamicLibrary<typeof symbols>["symbols"];
-
-/** `CUresult`, beside those that HIP has as well. */
-const INVALID_CONTEXT = 201;
 
 /** What to do about some errors. */
 const hints: Readonly<Record<number, string>> = {
@@ -220,80 +148,55 @@ const HOST = 1n;
 const DEVICE = 2n;
 const ARRAY = 3n;
 
-/** The legacy default stream: what is in it waits for all blocking streams. */
-const LEGACY_STREAM = 1n;
-
 /** The longest pitch of a copy of rows. */
 const MAX_PITCH = 2 ** 31 - 1;
 
-/** Copies the memory of NVIDIA's GPUs to the host. */
+/** Copies the memory of NVIDIA's GPUs to the host, and to it. */
 export const cuda: DeviceRuntime = {
   name: place.name,
   isHere: () => hasDriver(place, symbols),
   open: openMemory,
+  openForWriting: openMemory,
 };
 
-function openMemory(memory: DeviceMemory): DeviceReader {
-  const wait = waitFor(memory);
-  const driver = new CudaDriver(openDriver(place, symbols, memory), memory);
-  try {
-    driver.open();
-  } catch (error) {
-    driver.close();
-    throw error;
-  }
-  return new GpuReader(driver, memory, wait, LEGACY_STREAM);
+function openMemory(memory: DeviceMemory): GpuMemory {
+  const wait = waitFor(memory, refuseStream);
+  const library = openDriver(place, symbols, memory);
+  return new GpuMemory(new CudaDriver(library, memory), wait);
 }
 
-/** Streams are numbered as the array API says. */
-function waitFor(memory: DeviceMemory): Wait {
-  const { stream } = memory;
-  if (stream === null) return "everything";
-  if (BigInt(stream) === -1n) return "nothing";
-  if (BigInt(stream) === 0n) {
-    throw deviceError(
-      memory,
-      "stream 0 can be two of CUDA's; pass 1 for the legacy default stream, 2 " +
-        "for the per-thread one",
-    );
-  }
-  // 1 and 2 are the driver's own handles of those two.
-  return BigInt(stream);
+/** 1 and 2 are the driver's own handles of the default streams. */
+function refuseStream(stream: bigint): string | null {
+  if (stream !== 0n) return null;
+  return "stream 0 can be two of CUDA's; pass 1 for the legacy default " +
+    "stream, 2 for the per-thread one";
 }
 
-class CudaDriver implements GpuDriver {
+class CudaDriver extends GpuDriver {
   readonly #cuda: Cuda;
-  readonly #memory: DeviceMemory;
-  readonly #calls: GpuCalls;
   /** The memory's context; 0 until it is known. */
   #context = 0n;
   /** Whose primary contexts are to be released. */
   readonly #retained: number[] = [];
 
   constructor(cuda: Cuda, memory: DeviceMemory) {
-    this.#cuda = cuda;
-    this.#memory = memory;
-    this.#calls = new GpuCalls(memory, {
+    super(memory, cuda, place, {
       who: "driver",
       hints,
       nameOf: (status) => nameOf(cuda, status),
       forget() {}, // a status is all there is of an error
     });
+    this.#cuda = cuda;
   }
 
-  get library(): object {
-    return this.#cuda;
-  }
-
-  get place(): bigint {
+  override get place(): bigint {
     return this.#context;
   }
 
-  /** Finds the memory's context, and checks that it is memory. */
-  open(): void {
-    const { data, byteOffset, id } = this.#memory;
+  override open(): void {
+    const { data, byteOffset, id } = this.memory;
     const address = data + BigInt(byteOffset);
-    this.#calls.check("cuInit", this.#cuda.cuInit(0));
+    this.calls.check("cuInit", this.#cuda.cuInit(0));
     let { status, value } = this.#ask(DEVICE_ORDINAL, address);
     if (status === INVALID_CONTEXT) {
       this.#context = this.#retain(id);
@@ -302,8 +205,8 @@ class CudaDriver implements GpuDriver {
       ));
     }
     const call = "cuPointerGetAttribute";
-    if (status === INVALID_VALUE) throw this.#calls.unknown(call, address);
-    this.#calls.check(call, status);
+    if (status === INVALID_VALUE) throw this.calls.unknown(call, address);
+    this.calls.check(call, status);
     // What the driver says of the memory counts, not what the struct says.
     const ordinal = Number(value);
     const ask = (): bigint => this.#ask(CONTEXT, address).value;
@@ -315,14 +218,14 @@ class CudaDriver implements GpuDriver {
   #checkMemory(address: bigint): void {
     if (this.#ask(MEMORY_TYPE, address).value === ARRAY) {
       throw deviceError(
-        this.#memory,
+        this.memory,
         "it is a CUDA array; have the library copy it to linear memory",
       );
     }
     const end = this.#endAt(address);
     // Drivers before 11.0 cannot tell.
     if (end === null) return;
-    this.#calls.checkRange(
+    this.calls.checkRange(
       address,
       (at) => at === address ? end : this.#endAt(at),
     );
@@ -336,9 +239,9 @@ class CudaDriver implements GpuDriver {
     return isKnown ? start.value + size.value : null;
   }
 
-  within<T>(calls: () => T): T {
+  override within<T>(calls: () => T): T {
     const { cuCtxPushCurrent_v2, cuCtxPopCurrent_v2 } = this.#cuda;
-    this.#calls.check(
+    this.calls.check(
       "cuCtxPushCurrent_v2",
       cuCtxPushCurrent_v2(this.#context),
     );
@@ -349,134 +252,80 @@ class CudaDriver implements GpuDriver {
     } finally {
       status = cuCtxPopCurrent_v2(answer);
     }
-    this.#calls.check("cuCtxPopCurrent_v2", status);
+    this.calls.check("cuCtxPopCurrent_v2", status);
     return result;
   }
 
-  synchronize(): void {
-    this.#calls.check("cuCtxSynchronize", this.#cuda.cuCtxSynchronize());
-  }
-
-  synchronizeStream(stream: bigint): void {
-    const status = this.#cuda.cuStreamSynchronize(stream);
-    this.#calls.check("cuStreamSynchronize", status);
-  }
-
-  copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
-    const length = BigInt(into.length);
-    const status = this.#cuda.cuMemcpyDtoH_v2(into, from, length);
-    this.#calls.check("cuMemcpyDtoH_v2", status);
-  }
-
-  copyRows(
-    into: Uint8Array<ArrayBuffer>,
-    from: bigint,
-    pitch: number,
-    rowBytes: number,
-    count: number,
+  override copyRows(
+    host: Uint8Array<ArrayBuffer>,
+    device: bigint,
+    rows: GpuRows,
   ): void {
+    const { pitch, rowBytes, count } = rows;
     if (pitch > MAX_PITCH) {
       for (let row = 0; row < count; row++) {
-        const part = into.subarray(row * rowBytes, (row + 1) * rowBytes);
-        this.copy(part, from + BigInt(row) * BigInt(pitch));
+        const part = host.subarray(row * rowBytes, (row + 1) * rowBytes);
+        this.copy(part, device + BigInt(row) * BigInt(pitch));
       }
       return;
     }
-    const copy = rowsTo(addressOfArray(into), from, pitch, rowBytes, count);
-    this.#calls.check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
+    const address = addressOfArray(host);
+    const copy = this.#rows(address, device, rows);
+    this.calls.check("cuMemcpy2D_v2", this.#cuda.cuMemcpy2D_v2(copy));
   }
 
-  copyLater(
-    into: bigint,
-    from: bigint,
-    length: number,
+  override copyRowsLater(
+    host: bigint,
+    device: bigint,
+    rows: GpuRows,
     stream: bigint,
   ): void {
-    const { cuMemcpyDtoHAsync_v2 } = this.#cuda;
-    const status = cuMemcpyDtoHAsync_v2(into, from, BigInt(length), stream);
-    this.#calls.check("cuMemcpyDtoHAsync_v2", status);
-  }
-
-  copyRowsLater(
-    into: bigint,
-    from: bigint,
-    pitch: number,
-    rowBytes: number,
-    count: number,
-    stream: bigint,
-  ): void {
+    const { pitch, rowBytes, count } = rows;
     if (pitch > MAX_PITCH) {
       for (let row = 0; row < count; row++) {
-        const to = into + BigInt(row * rowBytes);
-        const start = from + BigInt(row) * BigInt(pitch);
-        this.copyLater(to, start, rowBytes, stream);
+        const part = host + BigInt(row * rowBytes);
+        const at = device + BigInt(row) * BigInt(pitch);
+        this.copyLater(part, at, rowBytes, stream);
       }
       return;
     }
-    const copy = rowsTo(into, from, pitch, rowBytes, count);
+    const copy = this.#rows(host, device, rows);
     const status = this.#cuda.cuMemcpy2DAsync_v2(copy, stream);
-    this.#calls.check("cuMemcpy2DAsync_v2", status);
+    this.calls.check("cuMemcpy2DAsync_v2", status);
   }
 
-  isPinned(address: bigint): boolean {
+  /** A `CUDA_MEMCPY2D` of rows that lie side by side in the host's memory. */
+  #rows(
+    host: bigint,
+    device: bigint,
+    { pitch, rowBytes, count }: GpuRows,
+  ): BigUint64Array<ArrayBuffer> {
+    const copy = new BigUint64Array(MEMCPY2D.size / 8);
+    if (this.memory.access === "write") {
+      copy[MEMCPY2D.srcMemoryType / 8] = HOST;
+      copy[MEMCPY2D.srcHost / 8] = host;
+      copy[MEMCPY2D.srcPitch / 8] = BigInt(rowBytes);
+      copy[MEMCPY2D.dstMemoryType / 8] = DEVICE;
+      copy[MEMCPY2D.dstDevice / 8] = device;
+      copy[MEMCPY2D.dstPitch / 8] = BigInt(pitch);
+    } else {
+      copy[MEMCPY2D.srcMemoryType / 8] = DEVICE;
+      copy[MEMCPY2D.srcDevice / 8] = device;
+      copy[MEMCPY2D.srcPitch / 8] = BigInt(pitch);
+      copy[MEMCPY2D.dstMemoryType / 8] = HOST;
+      copy[MEMCPY2D.dstHost / 8] = host;
+      copy[MEMCPY2D.dstPitch / 8] = BigInt(rowBytes);
+    }
+    copy[MEMCPY2D.widthInBytes / 8] = BigInt(rowBytes);
+    copy[MEMCPY2D.height / 8] = BigInt(count);
+    return copy;
+  }
+
+  override isPinned(address: bigint): boolean {
     return this.#ask(MEMORY_TYPE, address).value === HOST;
   }
 
-  allocatePinned(length: number): bigint {
-    const { cuMemHostAlloc } = this.#cuda;
-    return this.#calls.made(
-      "cuMemHostAlloc",
-      (made) => cuMemHostAlloc(made, BigInt(length), 0),
-    );
-  }
-
-  freePinned(address: bigint): void {
-    this.#calls.check("cuMemFreeHost", this.#cuda.cuMemFreeHost(address));
-  }
-
-  createStream(): bigint {
-    const { cuStreamCreate } = this.#cuda;
-    return this.#calls.made(
-      "cuStreamCreate",
-      (made) => cuStreamCreate(made, NON_BLOCKING),
-    );
-  }
-
-  destroyStream(stream: bigint): void {
-    const status = this.#cuda.cuStreamDestroy_v2(stream);
-    this.#calls.check("cuStreamDestroy_v2", status);
-  }
-
-  createEvent(): bigint {
-    const { cuEventCreate } = this.#cuda;
-    return this.#calls.made(
-      "cuEventCreate",
-      (made) => cuEventCreate(made, BLOCKING_SYNC | DISABLE_TIMING),
-    );
-  }
-
-  destroyEvent(event: bigint): void {
-    const status = this.#cuda.cuEventDestroy_v2(event);
-    this.#calls.check("cuEventDestroy_v2", status);
-  }
-
-  record(event: bigint, stream: bigint): void {
-    this.#calls.check("cuEventRecord", this.#cuda.cuEventRecord(event, stream));
-  }
-
-  isDone(event: bigint): boolean {
-    return this.#calls.isReady("cuEventQuery", this.#cuda.cuEventQuery(event));
-  }
-
-  async waitLater(event: bigint): Promise<boolean> {
-    const status = await this.#cuda.cuEventSynchronize(event);
-    // No thread but this one has the context.
-    if (status === INVALID_CONTEXT) return false;
-    this.#calls.check("cuEventSynchronize", status);
-    return true;
-  }
-
-  close(): void {
+  override close(): void {
     for (const device of this.#retained.splice(0)) {
       this.#cuda.cuDevicePrimaryCtxRelease_v2(device);
     }
@@ -486,8 +335,8 @@ class CudaDriver implements GpuDriver {
   #retain(ordinal: number): bigint {
     const { cuDeviceGet, cuDevicePrimaryCtxRetain } = this.#cuda;
     const device = new Int32Array(1);
-    this.#calls.check("cuDeviceGet", cuDeviceGet(device, ordinal));
-    const context = this.#calls.made(
+    this.calls.check("cuDeviceGet", cuDeviceGet(device, ordinal));
+    const context = this.calls.made(
       "cuDevicePrimaryCtxRetain",
       (made) => cuDevicePrimaryCtxRetain(made, device[0]!),
     );
@@ -510,26 +359,6 @@ class CudaDriver implements GpuDriver {
 
 /** What the driver writes to; read at once. */
 const answer = new BigUint64Array(1);
-
-/** A `CUDA_MEMCPY2D` of rows that come to lie side by side in the host's memory. */
-function rowsTo(
-  into: bigint,
-  from: bigint,
-  pitch: number,
-  rowBytes: number,
-  count: number,
-): BigUint64Array<ArrayBuffer> {
-  const copy = new BigUint64Array(MEMCPY2D.size / 8);
-  copy[MEMCPY2D.srcMemoryType / 8] = DEVICE;
-  copy[MEMCPY2D.srcDevice / 8] = from;
-  copy[MEMCPY2D.srcPitch / 8] = BigInt(pitch);
-  copy[MEMCPY2D.dstMemoryType / 8] = HOST;
-  copy[MEMCPY2D.dstHost / 8] = into;
-  copy[MEMCPY2D.dstPitch / 8] = BigInt(rowBytes);
-  copy[MEMCPY2D.widthInBytes / 8] = BigInt(rowBytes);
-  copy[MEMCPY2D.height / 8] = BigInt(count);
-  return copy;
-}
 
 function nameOf(cuda: Cuda, status: number): string | null {
   const name = new BigUint64Array(1);

@@ -1,92 +1,50 @@
 /**
- * Reads the memory of a GPU: what is the same for CUDA and ROCm.
+ * Reads and writes the memory of a GPU: what is the same for CUDA and ROCm.
  *
  * @module
  */
 
-import { copyLater } from "../memory.ts";
+import { copyLater, writeLater } from "../memory.ts";
+import { deviceError } from "./driver.ts";
+import type { GpuDriver, Wait } from "./gpu_driver.ts";
 import {
   givePinned,
   type Pinned,
   PINNED_BYTES,
   PINNED_COUNT,
-  type PinnedDriver,
   takePinned,
 } from "./pinned.ts";
-import type { DeviceMemory, DeviceReader, DeviceRows } from "./runtime.ts";
+import type {
+  DeviceMemory,
+  DeviceReader,
+  DeviceRows,
+  DeviceWriter,
+} from "./runtime.ts";
 
 /**
- * The calls of a GPU's runtime. All but `within` and `close` are made inside of
- * `within`, and throw a `BufferError` when the runtime reports one.
+ * What a memory's stream asks to be waited for: streams are numbered as the
+ * array API says.
+ *
+ * @param refuse Why a number is no stream, if it is none.
+ * @throws {BufferError} `"device"` when it is none.
  */
-export interface GpuDriver extends PinnedDriver {
-  /**
-   * Runs calls while the memory's context or device is the current one of this
-   * thread; afterwards it is what it was before. Nothing may wait inside: other
-   * code of the thread would find the wrong one.
-   */
-  within<T>(calls: () => T): T;
-  /** Waits for all work of the context or device. */
-  synchronize(): void;
-  /** Waits for the work of a stream. */
-  synchronizeStream(stream: bigint): void;
-  /** Copies to the host, and waits. */
-  copy(into: Uint8Array<ArrayBuffer>, from: bigint): void;
-  /** Copies rows to the host, and waits. */
-  copyRows(
-    into: Uint8Array<ArrayBuffer>,
-    from: bigint,
-    pitch: number,
-    rowBytes: number,
-    count: number,
-  ): void;
-  /** Copies to pinned memory, later. */
-  copyLater(
-    into: bigint,
-    from: bigint,
-    length: number,
-    stream: bigint,
-  ): void;
-  /** Copies rows to pinned memory, later. */
-  copyRowsLater(
-    into: bigint,
-    from: bigint,
-    pitch: number,
-    rowBytes: number,
-    count: number,
-    stream: bigint,
-  ): void;
-  /** A stream that no other waits for. */
-  createStream(): bigint;
-  /** Ends it. */
-  destroyStream(stream: bigint): void;
-  /** A mark in a stream. */
-  createEvent(): bigint;
-  /** Ends it. */
-  destroyEvent(event: bigint): void;
-  /** Puts a mark behind the work that a stream has. */
-  record(event: bigint, stream: bigint): void;
-  /** Whether the work before a mark is done. */
-  isDone(event: bigint): boolean;
-  /**
-   * Waits for the work before a mark, on another thread, so outside of
-   * `within`.
-   *
-   * @returns Whether it is done; not where the runtime cannot wait without a
-   * context.
-   */
-  waitLater(event: bigint): Promise<boolean>;
-  /** Gives back what opening took. Never throws. */
-  close(): void;
+export function waitFor(
+  memory: DeviceMemory,
+  refuse: (stream: bigint) => string | null,
+): Wait {
+  if (memory.stream === null) return "everything";
+  const stream = BigInt(memory.stream);
+  if (stream === -1n) return "nothing";
+  const reason = refuse(stream);
+  if (reason !== null) throw deviceError(memory, reason);
+  return stream;
 }
 
-/** What to wait for: a stream's work, all work, or nothing. */
-export type Wait = bigint | "everything" | "nothing";
-
-/** A part of what is read, no longer than pinned memory. */
+/** A part of what is copied, no longer than pinned memory. */
 interface Part {
-  readonly from: bigint;
-  /** Bytes into where it goes. */
+  /** On the device. */
+  readonly address: bigint;
+  /** On the host, in bytes. */
   readonly at: number;
   readonly rowBytes: number;
   readonly pitch: number;
@@ -99,29 +57,30 @@ interface Part {
  */
 const AT_ONCE = 4 * 1024 * 1024;
 
-/** Reads memory by the calls of a driver. */
-export class GpuReader implements DeviceReader {
+/** Reads or writes memory by the calls of a driver. */
+export class GpuMemory implements DeviceReader, DeviceWriter {
   readonly #driver: GpuDriver;
   /** Of the lowest element. */
   readonly #address: bigint;
   readonly #wait: Wait;
-  /** The default stream, in which a mark is behind the work of most others. */
-  readonly #defaultStream: bigint;
+  readonly #isWriting: boolean;
   /** Of asynchronous copies, made by the first of them. */
   #stream: bigint | null = null;
   readonly #events: bigint[] = [];
 
-  /** Takes over the driver, which it closes. */
-  constructor(
-    driver: GpuDriver,
-    { data, byteOffset }: DeviceMemory,
-    wait: Wait,
-    defaultStream: bigint,
-  ) {
+  /** Takes over the driver, which it opens and closes. */
+  constructor(driver: GpuDriver, wait: Wait) {
+    const { data, byteOffset, access } = driver.memory;
     this.#driver = driver;
     this.#address = data + BigInt(byteOffset);
     this.#wait = wait;
-    this.#defaultStream = defaultStream;
+    this.#isWriting = access === "write";
+    try {
+      driver.open();
+    } catch (error) {
+      driver.close();
+      throw error;
+    }
   }
 
   synchronize(): void {
@@ -139,89 +98,152 @@ export class GpuReader implements DeviceReader {
     const driver = this.#driver;
     if (wait === "nothing") return;
     const event = driver.within(() => this.#createEvent());
-    await this.#mark(event, wait === "everything" ? this.#defaultStream : wait);
+    await this.#mark(
+      event,
+      wait === "everything" ? driver.defaultStream : wait,
+    );
     // Only streams that the default one does not wait for are left.
     if (wait === "everything") this.synchronize();
   }
 
   read(byteOffset: number, into: Uint8Array<ArrayBuffer>): void {
-    const driver = this.#driver;
-    const from = this.#address + BigInt(byteOffset);
-    driver.within(() => driver.copy(into, from));
+    this.#copy(byteOffset, into);
   }
 
-  readRows(
-    { byteOffset, pitch, rowBytes, count }: DeviceRows,
-    into: Uint8Array<ArrayBuffer>,
-  ): void {
-    const driver = this.#driver;
-    const from = this.#address + BigInt(byteOffset);
-    driver.within(() => driver.copyRows(into, from, pitch, rowBytes, count));
+  write(byteOffset: number, from: Uint8Array<ArrayBuffer>): void {
+    this.#copy(byteOffset, from);
   }
 
-  async readAsync(
+  readRows(rows: DeviceRows, into: Uint8Array<ArrayBuffer>): void {
+    this.#copyRows(rows, into);
+  }
+
+  writeRows(rows: DeviceRows, from: Uint8Array<ArrayBuffer>): void {
+    this.#copyRows(rows, from);
+  }
+
+  readAsync(
     byteOffset: number,
     into: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
-    if (into.length <= AT_ONCE) return this.read(byteOffset, into);
-    const from = this.#address + BigInt(byteOffset);
-    await this.#readParts(runOf(from, 0, into.length), into);
+    return this.#copyAsync(byteOffset, into);
   }
 
-  async readRowsAsync(
+  writeAsync(
+    byteOffset: number,
+    from: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    return this.#copyAsync(byteOffset, from);
+  }
+
+  readRowsAsync(
     rows: DeviceRows,
     into: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
-    if (into.length <= AT_ONCE) return this.readRows(rows, into);
-    const from = this.#address + BigInt(rows.byteOffset);
-    await this.#readParts(rowsOf(from, rows), into);
+    return this.#copyRowsAsync(rows, into);
+  }
+
+  writeRowsAsync(
+    rows: DeviceRows,
+    from: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    return this.#copyRowsAsync(rows, from);
+  }
+
+  #copy(byteOffset: number, host: Uint8Array<ArrayBuffer>): void {
+    const driver = this.#driver;
+    const address = this.#address + BigInt(byteOffset);
+    driver.within(() => {
+      driver.copy(host, address);
+      this.#arrive();
+    });
+  }
+
+  #copyRows(
+    rows: DeviceRows,
+    host: Uint8Array<ArrayBuffer>,
+  ): void {
+    const driver = this.#driver;
+    const address = this.#address + BigInt(rows.byteOffset);
+    driver.within(() => {
+      driver.copyRows(host, address, rows);
+      this.#arrive();
+    });
   }
 
   /**
-   * Through pinned memory: copies to any other block the thread. The GPU fills
-   * some of it while threads of Deno's empty the rest, several at a time, as
-   * memory that is new costs a thread more than the GPU needs.
+   * A call that copies to a device returns when it has read the host's memory:
+   * then it may still be on its way, in the default stream.
    */
-  async #readParts(
+  #arrive(): void {
+    if (!this.#isWriting) return;
+    this.#driver.synchronizeStream(this.#driver.defaultStream);
+  }
+
+  async #copyAsync(
+    byteOffset: number,
+    host: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    if (host.length <= AT_ONCE) return this.#copy(byteOffset, host);
+    const address = this.#address + BigInt(byteOffset);
+    await this.#copyParts(runOf(address, 0, host.length), host);
+  }
+
+  async #copyRowsAsync(
+    rows: DeviceRows,
+    host: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    if (host.length <= AT_ONCE) return this.#copyRows(rows, host);
+    const address = this.#address + BigInt(rows.byteOffset);
+    await this.#copyParts(rowsOf(address, rows), host);
+  }
+
+  /**
+   * Through pinned memory: copies to any other block the thread. The GPU works
+   * on some of it while threads of Deno's work on the rest, several at a time,
+   * as memory that is new costs a thread more than the GPU needs.
+   */
+  async #copyParts(
     parts: Generator<Part>,
-    into: Uint8Array<ArrayBuffer>,
+    host: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
     const driver = this.#driver;
     const failures: unknown[] = [];
     const slots: Pinned[] = [];
-    const readSome = async (): Promise<void> => {
+    const copySome = async (): Promise<void> => {
       let slot: Pinned | undefined;
       let event = 0n;
       for (const part of parts) {
-        driver.within(() => {
-          this.#stream ??= driver.createStream();
-          if (slot === undefined) {
+        if (slot === undefined) {
+          driver.within(() => {
+            this.#stream ??= driver.createStream();
             event = this.#createEvent();
             slot = takePinned(driver);
             slots.push(slot);
-          }
-          const { from, pitch, rowBytes, count } = part;
-          const [to, stream] = [slot.address, this.#stream];
-          if (count === 1) driver.copyLater(to, from, rowBytes, stream);
-          else driver.copyRowsLater(to, from, pitch, rowBytes, count, stream);
+          });
+        }
+        const pinned = slot!.address;
+        const { address, at, rowBytes, count } = part;
+        const piece = host.subarray(at, at + rowBytes * count);
+        if (this.#isWriting) await writeLater(pinned, piece);
+        const stream = this.#stream!;
+        driver.within(() => {
+          if (count === 1) driver.copyLater(pinned, address, rowBytes, stream);
+          else driver.copyRowsLater(pinned, address, part, stream);
         });
-        await this.#mark(event, this.#stream!);
-        const { at, rowBytes, count } = part;
-        await copyLater(
-          into.subarray(at, at + rowBytes * count),
-          slot!.address,
-        );
+        await this.#mark(event, stream);
+        if (!this.#isWriting) await copyLater(piece, pinned);
       }
     };
-    const readers = Array.from(
+    const copiers = Array.from(
       { length: PINNED_COUNT },
-      () => readSome().catch((error) => void failures.push(error)),
+      () => copySome().catch((error) => void failures.push(error)),
     );
-    await Promise.all(readers);
+    await Promise.all(copiers);
     if (failures.length === 0) return slots.forEach(givePinned);
     driver.within(() => {
       const stream = this.#stream;
-      // Copies may still be on their way to it.
+      // Copies may still be on their way to or from it.
       if (stream !== null) {
         attempt(failures, () => driver.synchronizeStream(stream));
       }
@@ -284,27 +306,31 @@ function attempt(failures: unknown[], action: () => void): void {
 }
 
 /** Bytes side by side, in parts. */
-function* runOf(from: bigint, at: number, length: number): Generator<Part> {
+function* runOf(
+  address: bigint,
+  at: number,
+  length: number,
+): Generator<Part> {
   for (let done = 0; done < length; done += PINNED_BYTES) {
     const rowBytes = Math.min(PINNED_BYTES, length - done);
-    const start = { from: from + BigInt(done), at: at + done };
+    const start = { address: address + BigInt(done), at: at + done };
     yield { ...start, rowBytes, pitch: rowBytes, count: 1 };
   }
 }
 
 /** Rows, in parts. */
 function* rowsOf(
-  from: bigint,
+  address: bigint,
   { pitch, rowBytes, count }: DeviceRows,
 ): Generator<Part> {
   const atOnce = Math.floor(PINNED_BYTES / rowBytes);
   for (let row = 0; row < count; row += Math.max(1, atOnce)) {
-    const start = from + BigInt(row) * BigInt(pitch);
+    const start = address + BigInt(row) * BigInt(pitch);
     const at = row * rowBytes;
     if (atOnce === 0) yield* runOf(start, at, rowBytes);
     else {
       const rows = Math.min(atOnce, count - row);
-      yield { from: start, at, rowBytes, pitch, count: rows };
+      yield { address: start, at, rowBytes, pitch, count: rows };
     }
   }
 }

@@ -12,6 +12,8 @@ import type { DeviceMemory } from "./runtime.ts";
 export const SUCCESS = 0;
 /** Of a pointer: there is no such memory. */
 export const INVALID_VALUE = 1;
+/** Of a call that needs one: no context is current. */
+export const INVALID_CONTEXT = 201;
 const NOT_READY = 600;
 
 /** Attributes of a pointer, and flags of streams and events. */

@@ -4,20 +4,19 @@
  * @module
  */
 
-import { deviceError, type DriverPlace, openDriver } from "./driver.ts";
-import { type GpuDriver, GpuReader, type Wait } from "./gpu.ts";
+import { addressOfArray } from "../memory.ts";
+import { openDriver } from "./driver.ts";
+import { GpuMemory, waitFor } from "./gpu.ts";
+import { DEVICE_ORDINAL, INVALID_VALUE, SUCCESS } from "./gpu_calls.ts";
 import {
-  BLOCKING_SYNC,
-  DEVICE_ORDINAL,
-  DISABLE_TIMING,
-  GpuCalls,
-  INVALID_VALUE,
-  NON_BLOCKING,
-  SUCCESS,
-} from "./gpu_calls.ts";
-import type { DeviceMemory, DeviceReader, DeviceRuntime } from "./runtime.ts";
+  GpuDriver,
+  type GpuPlace,
+  type GpuRows,
+  gpuSymbols,
+} from "./gpu_driver.ts";
+import type { DeviceMemory, DeviceRuntime } from "./runtime.ts";
 
-const place: DriverPlace = {
+const place = {
   name: "ROCm's HIP runtime",
   variable: "DLPACK_ROCM_LIBRARY",
   sonames: {
@@ -29,9 +28,28 @@ const place: DriverPlace = {
     ],
     windows: ["amdhip64_7.dll", "amdhip64_6.dll", "amdhip64.dll"],
   },
-};
+  names: {
+    synchronize: "hipDeviceSynchronize",
+    copyToHost: "hipMemcpyDtoH",
+    copyToDevice: "hipMemcpyHtoD",
+    copyToHostLater: "hipMemcpyDtoHAsync",
+    copyToDeviceLater: "hipMemcpyHtoDAsync",
+    allocatePinned: "hipHostMalloc",
+    freePinned: "hipHostFree",
+    createStream: "hipStreamCreateWithFlags",
+    destroyStream: "hipStreamDestroy",
+    synchronizeStream: "hipStreamSynchronize",
+    createEvent: "hipEventCreateWithFlags",
+    destroyEvent: "hipEventDestroy",
+    recordEvent: "hipEventRecord",
+    queryEvent: "hipEventQuery",
+    waitForEvent: "hipEventSynchronize",
+  },
+  defaultStream: 0n,
+} as const satisfies GpuPlace;
 
 const symbols = {
+  ...gpuSymbols(place.names),
   hipInit: {
     parameters: [
       "u32", // unsigned int flags
@@ -60,10 +78,6 @@ const symbols = {
     ],
     result: "i32",
   },
-  hipDeviceSynchronize: {
-    parameters: [],
-    result: "i32",
-  },
   hipPointerGetAttribute: {
     parameters: [
       "buffer", // void *data
@@ -80,26 +94,9 @@ const symbols = {
     ],
     result: "i32",
   },
-  hipMemcpyDtoH: {
-    parameters: [
-      "buffer", // void *dst
-      "u64", // hipDeviceptr_t src
-      "usize", // size_t sizeBytes
-    ],
-    result: "i32",
-  },
-  hipMemcpyDtoHAsync: {
-    parameters: [
-      "u64", // void *dst
-      "u64", // hipDeviceptr_t src
-      "usize", // size_t sizeBytes
-      "u64", // hipStream_t stream
-    ],
-    result: "i32",
-  },
   hipMemcpy2D: {
     parameters: [
-      "buffer", // void *dst
+      "u64", // void *dst
       "usize", // size_t dpitch
       "u64", // const void *src
       "usize", // size_t spitch
@@ -122,72 +119,6 @@ const symbols = {
     ],
     result: "i32",
   },
-  hipHostMalloc: {
-    parameters: [
-      "buffer", // void **ptr
-      "usize", // size_t size
-      "u32", // unsigned int flags
-    ],
-    result: "i32",
-  },
-  hipHostFree: {
-    parameters: [
-      "u64", // void *ptr
-    ],
-    result: "i32",
-  },
-  hipStreamCreateWithFlags: {
-    parameters: [
-      "buffer", // hipStream_t *stream
-      "u32", // unsigned int flags
-    ],
-    result: "i32",
-  },
-  hipStreamDestroy: {
-    parameters: [
-      "u64", // hipStream_t stream
-    ],
-    result: "i32",
-  },
-  hipStreamSynchronize: {
-    parameters: [
-      "u64", // hipStream_t stream
-    ],
-    result: "i32",
-  },
-  hipEventCreateWithFlags: {
-    parameters: [
-      "buffer", // hipEvent_t *event
-      "u32", // unsigned int flags
-    ],
-    result: "i32",
-  },
-  hipEventDestroy: {
-    parameters: [
-      "u64", // hipEvent_t event
-    ],
-    result: "i32",
-  },
-  hipEventRecord: {
-    parameters: [
-      "u64", // hipEvent_t event
-      "u64", // hipStream_t stream
-    ],
-    result: "i32",
-  },
-  hipEventQuery: {
-    parameters: [
-      "u64", // hipEvent_t event
-    ],
-    result: "i32",
-  },
-  hipEventSynchronize: {
-    parameters: [
-      "u64", // hipEvent_t event
-    ],
-    result: "i32",
-    nonblocking: true,
-  },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 type Hip = Deno.DynamicLibrary<typeof symbols>["symbols"];
@@ -207,78 +138,60 @@ const hints: Readonly<Record<number, string>> = {
 };
 
 /** `hipMemcpyKind`. */
+const HOST_TO_DEVICE = 1;
 const DEVICE_TO_HOST = 2;
 
-const DEFAULT_STREAM = 0n;
-
-/** Copies the memory of AMD's GPUs to the host. */
+/** Copies the memory of AMD's GPUs to the host, and to it. */
 export const rocm: DeviceRuntime = {
   name: place.name,
   open: openMemory,
+  openForWriting: openMemory,
 };
 
-function openMemory(memory: DeviceMemory): DeviceReader {
-  const wait = waitFor(memory);
-  const driver = new HipDriver(openDriver(place, symbols, memory), memory);
-  driver.open();
-  return new GpuReader(driver, memory, wait, DEFAULT_STREAM);
+function openMemory(memory: DeviceMemory): GpuMemory {
+  const wait = waitFor(memory, refuseStream);
+  const library = openDriver(place, symbols, memory);
+  return new GpuMemory(new HipDriver(library, memory), wait);
 }
 
-/** Streams are numbered as the array API says. */
-function waitFor(memory: DeviceMemory): Wait {
-  const { stream } = memory;
-  if (stream === null) return "everything";
-  if (BigInt(stream) === -1n) return "nothing";
-  if (BigInt(stream) === 1n || BigInt(stream) === 2n) {
-    throw deviceError(
-      memory,
-      `ROCm has no stream ${stream}; pass 0 for the default stream, or a ` +
-        "stream's handle",
-    );
-  }
-  return BigInt(stream);
+function refuseStream(stream: bigint): string | null {
+  if (stream !== 1n && stream !== 2n) return null;
+  return `ROCm has no stream ${stream}; pass 0 for the default stream, or a ` +
+    "stream's handle";
 }
 
-class HipDriver implements GpuDriver {
+class HipDriver extends GpuDriver {
   readonly #hip: Hip;
-  readonly #memory: DeviceMemory;
-  readonly #calls: GpuCalls;
   #device: number;
 
   constructor(hip: Hip, memory: DeviceMemory) {
-    this.#hip = hip;
-    this.#memory = memory;
-    this.#device = memory.id;
-    this.#calls = new GpuCalls(memory, {
+    super(memory, hip, place, {
       who: "runtime",
       hints,
       nameOf: (status) => nameOf(hip, status),
       forget: () => forgetError(hip),
     });
+    this.#hip = hip;
+    this.#device = memory.id;
   }
 
-  get library(): object {
-    return this.#hip;
-  }
-
-  get place(): bigint {
+  override get place(): bigint {
     return BigInt(this.#device);
   }
 
-  /** Finds the memory's device, and checks that it is memory. */
-  open(): void {
-    const { data, byteOffset } = this.#memory;
+  override open(): void {
+    const { data, byteOffset } = this.memory;
     const { hipPointerGetAttribute } = this.#hip;
     const address = data + BigInt(byteOffset);
-    this.#calls.check("hipInit", this.#hip.hipInit(0));
+    this.calls.check("hipInit", this.#hip.hipInit(0));
     // What the runtime says of the memory counts, not what the struct says.
     const ordinal = new Int32Array(2);
     const status = hipPointerGetAttribute(ordinal, DEVICE_ORDINAL, address);
     const call = "hipPointerGetAttribute";
-    if (status === INVALID_VALUE) throw this.#calls.unknown(call, address);
-    this.#calls.check(call, status);
+    if (status === INVALID_VALUE) throw this.calls.unknown(call, address);
+    this.calls.check(call, status);
     this.#device = ordinal[0]!;
-    this.within(() => this.#calls.checkRange(address, (at) => this.#endAt(at)));
+    this.within(() => this.calls.checkRange(address, (at) => this.#endAt(at)));
   }
 
   /** The end of the allocation at an address, where the runtime knows one. */
@@ -290,15 +203,15 @@ class HipDriver implements GpuDriver {
       forgetError(this.#hip);
       return null;
     }
-    this.#calls.check("hipMemGetAddressRange", status);
+    this.calls.check("hipMemGetAddressRange", status);
     return base[0]! + size[0]!;
   }
 
-  within<T>(calls: () => T): T {
+  override within<T>(calls: () => T): T {
     const { hipGetDevice, hipSetDevice } = this.#hip;
     const before = new Int32Array(1);
-    this.#calls.check("hipGetDevice", hipGetDevice(before));
-    this.#calls.check("hipSetDevice", hipSetDevice(this.#device));
+    this.calls.check("hipGetDevice", hipGetDevice(before));
+    this.calls.check("hipSetDevice", hipSetDevice(this.#device));
     let status = SUCCESS;
     let result: T;
     try {
@@ -307,77 +220,45 @@ class HipDriver implements GpuDriver {
       status = hipSetDevice(before[0]!);
       if (status !== SUCCESS) forgetError(this.#hip);
     }
-    this.#calls.check("hipSetDevice", status);
+    this.calls.check("hipSetDevice", status);
     return result;
   }
 
-  synchronize(): void {
-    this.#calls.check("hipDeviceSynchronize", this.#hip.hipDeviceSynchronize());
-  }
-
-  synchronizeStream(stream: bigint): void {
-    const status = this.#hip.hipStreamSynchronize(stream);
-    this.#calls.check("hipStreamSynchronize", status);
-  }
-
-  copy(into: Uint8Array<ArrayBuffer>, from: bigint): void {
-    const length = BigInt(into.length);
-    const status = this.#hip.hipMemcpyDtoH(into, from, length);
-    this.#calls.check("hipMemcpyDtoH", status);
-  }
-
-  copyRows(
-    into: Uint8Array<ArrayBuffer>,
-    from: bigint,
-    pitch: number,
-    rowBytes: number,
-    count: number,
+  override copyRows(
+    host: Uint8Array<ArrayBuffer>,
+    device: bigint,
+    rows: GpuRows,
   ): void {
-    const status = this.#hip.hipMemcpy2D(
-      into,
-      BigInt(rowBytes),
-      from,
-      BigInt(pitch),
-      BigInt(rowBytes),
-      BigInt(count),
-      DEVICE_TO_HOST,
-    );
-    this.#calls.check("hipMemcpy2D", status);
+    const address = addressOfArray(host);
+    const status = this.#hip.hipMemcpy2D(...this.#rows(address, device, rows));
+    this.calls.check("hipMemcpy2D", status);
   }
 
-  copyLater(
-    into: bigint,
-    from: bigint,
-    length: number,
+  override copyRowsLater(
+    host: bigint,
+    device: bigint,
+    rows: GpuRows,
     stream: bigint,
   ): void {
-    const { hipMemcpyDtoHAsync } = this.#hip;
-    const status = hipMemcpyDtoHAsync(into, from, BigInt(length), stream);
-    this.#calls.check("hipMemcpyDtoHAsync", status);
+    const { hipMemcpy2DAsync } = this.#hip;
+    const status = hipMemcpy2DAsync(...this.#rows(host, device, rows), stream);
+    this.calls.check("hipMemcpy2DAsync", status);
   }
 
-  copyRowsLater(
-    into: bigint,
-    from: bigint,
-    pitch: number,
-    rowBytes: number,
-    count: number,
-    stream: bigint,
-  ): void {
-    const status = this.#hip.hipMemcpy2DAsync(
-      into,
-      BigInt(rowBytes),
-      from,
-      BigInt(pitch),
-      BigInt(rowBytes),
-      BigInt(count),
-      DEVICE_TO_HOST,
-      stream,
-    );
-    this.#calls.check("hipMemcpy2DAsync", status);
+  /** The arguments for rows that lie side by side in the host's memory. */
+  #rows(
+    host: bigint,
+    device: bigint,
+    { pitch, rowBytes, count }: GpuRows,
+  ): Parameters<Hip["hipMemcpy2D"]> {
+    const row = BigInt(rowBytes);
+    const [there, here] = [[device, BigInt(pitch)], [host, row]] as const;
+    return this.memory.access === "write"
+      ? [...there, ...here, row, BigInt(count), HOST_TO_DEVICE]
+      : [...here, ...there, row, BigInt(count), DEVICE_TO_HOST];
   }
 
-  isPinned(address: bigint): boolean {
+  override isPinned(address: bigint): boolean {
     const ordinal = new Int32Array(2);
     const { hipPointerGetAttribute } = this.#hip;
     if (
@@ -387,61 +268,7 @@ class HipDriver implements GpuDriver {
     return false;
   }
 
-  allocatePinned(length: number): bigint {
-    const { hipHostMalloc } = this.#hip;
-    return this.#calls.made(
-      "hipHostMalloc",
-      (made) => hipHostMalloc(made, BigInt(length), 0),
-    );
-  }
-
-  freePinned(address: bigint): void {
-    this.#calls.check("hipHostFree", this.#hip.hipHostFree(address));
-  }
-
-  createStream(): bigint {
-    const { hipStreamCreateWithFlags } = this.#hip;
-    return this.#calls.made(
-      "hipStreamCreateWithFlags",
-      (made) => hipStreamCreateWithFlags(made, NON_BLOCKING),
-    );
-  }
-
-  destroyStream(stream: bigint): void {
-    const status = this.#hip.hipStreamDestroy(stream);
-    this.#calls.check("hipStreamDestroy", status);
-  }
-
-  createEvent(): bigint {
-    const { hipEventCreateWithFlags } = this.#hip;
-    return this.#calls.made(
-      "hipEventCreateWithFlags",
-      (made) => hipEventCreateWithFlags(made, BLOCKING_SYNC | DISABLE_TIMING),
-    );
-  }
-
-  destroyEvent(event: bigint): void {
-    this.#calls.check("hipEventDestroy", this.#hip.hipEventDestroy(event));
-  }
-
-  record(event: bigint, stream: bigint): void {
-    this.#calls.check(
-      "hipEventRecord",
-      this.#hip.hipEventRecord(event, stream),
-    );
-  }
-
-  isDone(event: bigint): boolean {
-    return this.#calls.isReady("hipEventQuery", this.#hip.hipEventQuery(event));
-  }
-
-  async waitLater(event: bigint): Promise<boolean> {
-    const status = await this.#hip.hipEventSynchronize(event);
-    this.#calls.check("hipEventSynchronize", status);
-    return true;
-  }
-
-  close(): void {}
+  override close(): void {}
 }
 
 function nameOf(hip: Hip, status: number): string | null {

@@ -49,8 +49,9 @@ typedef struct {
   uint8_t *at; /* where the last work of a stream is to land; NULL for none */
   uint8_t value;
   size_t size;
-  const uint8_t *from; /* or a copy from here, of rows of `size` bytes */
-  size_t pitch, rows;
+  uint8_t *from; /* or a copy from here, of rows of `size` bytes */
+  size_t at_pitch, pitch, rows;
+  int owned; /* whether `from` is to be freed */
   uint64_t stream;     /* of an event: what it was recorded in, plus one */
 } Handle;
 
@@ -118,8 +119,10 @@ static void land(Handle *stream) {
   if (stream->from == NULL) memset(stream->at, stream->value, stream->size);
   else
     for (size_t row = 0; row < stream->rows; row++)
-      memcpy(stream->at + row * stream->size,
+      memcpy(stream->at + row * stream->at_pitch,
              stream->from + row * stream->pitch, stream->size);
+  if (stream->owned) free(stream->from);
+  stream->owned = 0;
   stream->at = NULL;
 }
 
@@ -183,6 +186,11 @@ EXPORT void sim_free(uint64_t at) {
   Block *block = find(at, 1);
   if (block != NULL) block->device = NULL; /* stays mapped, and barred */
 }
+/* What is in memory; what has not landed is not. */
+EXPORT void sim_peek(uint64_t at, uint8_t *into, size_t size) {
+  Block *block = find(at, size);
+  memcpy(into, block->host + (at - (uint64_t)(uintptr_t)block->device), size);
+}
 EXPORT uint64_t sim_stream(void) {
   for (uint64_t i = 3; i < HANDLES; i++)
     if (!streams[i].used) return streams[i].used = 1, i;
@@ -196,6 +204,8 @@ EXPORT void sim_fill_later(uint64_t at, uint8_t value, size_t size,
           (at - (uint64_t)(uintptr_t)find(at, size)->device),
       .value = value, .size = size};
 }
+/* A stream comes to its work. */
+EXPORT void sim_land(uint64_t stream) { land(&streams[stream]); }
 EXPORT void sim_destroy_stream(uint64_t stream) { streams[stream].used = 0; }
 
 /* ---- the driver ---- */
@@ -264,20 +274,59 @@ EXPORT int cuPointerGetAttribute(uint64_t *data, int attribute, uint64_t at) {
   return ranges_unknown ? INVALID_VALUE : SUCCESS;
 }
 
-static const uint8_t *readable(uint64_t from, size_t size) {
-  Block *block = find(from, size);
+static int is_stream(uint64_t stream) {
+  return stream == 1 || stream == 2 ||
+         (stream < HANDLES && streams[stream].used);
+}
+
+static uint8_t *reachable(uint64_t at, size_t size) {
+  Block *block = find(at, size);
   if (block == NULL || block->context != stack[depth - 1]) return NULL;
-  return block->host + (from - (uint64_t)(uintptr_t)block->device);
+  return block->host + (at - (uint64_t)(uintptr_t)block->device);
+}
+
+static int copy_later(uint8_t *into, size_t into_pitch, uint8_t *from,
+                      size_t pitch, size_t size, size_t rows,
+                      uint64_t stream) {
+  if (!is_stream(stream)) return INVALID_VALUE;
+  land(&streams[stream]); /* the copy before this one */
+  Handle *handle = &streams[stream];
+  handle->at = into;
+  handle->at_pitch = into_pitch;
+  handle->from = from;
+  handle->pitch = pitch;
+  handle->size = size;
+  handle->rows = rows;
+  return SUCCESS;
+}
+
+/* A copy to a device returns when the host's memory was read; it lands when
+ * somebody waits for the default stream. */
+static int stage(uint8_t *into, size_t into_pitch, const uint8_t *from,
+                 size_t pitch, size_t size, size_t rows) {
+  uint8_t *copy = malloc(size * rows);
+  for (size_t row = 0; row < rows; row++)
+    memcpy(copy + row * size, from + row * pitch, size);
+  copy_later(into, into_pitch, copy, size, size, rows, 1);
+  streams[1].owned = 1;
+  return SUCCESS;
 }
 
 EXPORT int cuMemcpyDtoH_v2(void *into, uint64_t from, size_t size) {
   ENTER;
   IN_CONTEXT;
-  const uint8_t *source = readable(from, size);
+  const uint8_t *source = reachable(from, size);
   if (source == NULL) return INVALID_VALUE;
   land(&streams[1]); /* only the default stream is waited for */
   memcpy(into, source, size);
   return SUCCESS;
+}
+EXPORT int cuMemcpyHtoD_v2(uint64_t into, const void *from, size_t size) {
+  ENTER;
+  IN_CONTEXT;
+  uint8_t *target = reachable(into, size);
+  if (target == NULL) return INVALID_VALUE;
+  return stage(target, size, from, size, size, 1);
 }
 /* Its fields as the driver's header has them, for the compiler to place. */
 typedef struct {
@@ -296,13 +345,18 @@ typedef struct {
   size_t WidthInBytes, Height;
 } Memcpy2D;
 
+/* Whether they are rows from a device to the host, or the other way. */
 static int are_rows(const Memcpy2D *copy) {
   size_t width = copy->WidthInBytes;
-  if (copy->srcMemoryType != 2 || copy->dstMemoryType != 1) return 0;
+  int is_write = copy->dstMemoryType == 2;
+  if (copy->srcMemoryType != (is_write ? 1 : 2)) return 0;
+  if (copy->dstMemoryType != (is_write ? 2 : 1)) return 0;
   if (copy->srcXInBytes | copy->srcY | copy->dstXInBytes | copy->dstY) return 0;
   if (width > copy->srcPitch || width > copy->dstPitch) return 0;
   for (size_t row = 0; row < copy->Height; row++)
-    if (readable(copy->srcDevice + row * copy->srcPitch, width) == NULL)
+    if (reachable(is_write ? copy->dstDevice + row * copy->dstPitch
+                           : copy->srcDevice + row * copy->srcPitch,
+                  width) == NULL)
       return 0;
   return 1;
 }
@@ -310,9 +364,12 @@ EXPORT int cuMemcpy2D_v2(const Memcpy2D *copy) {
   ENTER;
   IN_CONTEXT;
   if (!are_rows(copy)) return INVALID_VALUE;
+  if (copy->dstMemoryType == 2)
+    return stage(reachable(copy->dstDevice, 1), copy->dstPitch, copy->srcHost,
+                 copy->srcPitch, copy->WidthInBytes, copy->Height);
   for (size_t row = 0; row < copy->Height; row++)
     memcpy((uint8_t *)copy->dstHost + row * copy->dstPitch,
-           readable(copy->srcDevice + row * copy->srcPitch, 1),
+           reachable(copy->srcDevice + row * copy->srcPitch, 1),
            copy->WidthInBytes);
   return SUCCESS;
 }
@@ -356,10 +413,6 @@ EXPORT int cuStreamCreate(uint64_t *made, unsigned flags) {
 EXPORT int cuStreamDestroy_v2(uint64_t stream) {
   streams[stream].used = 0;
   return enter(__func__);
-}
-static int is_stream(uint64_t stream) {
-  return stream == 1 || stream == 2 ||
-         (stream < HANDLES && streams[stream].used);
 }
 EXPORT int cuStreamSynchronize(uint64_t stream) {
   ENTER;
@@ -407,32 +460,37 @@ EXPORT int cuEventSynchronize(uint64_t event) {
   if (mark->stream != 0) land(&streams[mark->stream - 1]);
   return SUCCESS;
 }
-static int copy_later(uint8_t *into, uint64_t from, size_t size, size_t pitch,
-                      size_t rows, uint64_t stream) {
-  if (!is_stream(stream)) return INVALID_VALUE;
-  memset(into, 0xdb, size * rows);
-  land(&streams[stream]); /* the copy before this one */
-  streams[stream].at = into;
-  streams[stream].from = readable(from, 1);
-  streams[stream].size = size;
-  streams[stream].pitch = pitch;
-  streams[stream].rows = rows;
-  return SUCCESS;
-}
 EXPORT int cuMemcpyDtoHAsync_v2(uint8_t *into, uint64_t from, size_t size,
                                 uint64_t stream) {
   ENTER;
   IN_CONTEXT;
-  if (readable(from, size) == NULL) return INVALID_VALUE;
-  return copy_later(into, from, size, 0, 1, stream);
+  uint8_t *source = reachable(from, size);
+  if (source == NULL) return INVALID_VALUE;
+  memset(into, 0xdb, size);
+  return copy_later(into, size, source, size, size, 1, stream);
+}
+EXPORT int cuMemcpyHtoDAsync_v2(uint64_t into, uint8_t *from, size_t size,
+                                uint64_t stream) {
+  ENTER;
+  IN_CONTEXT;
+  uint8_t *target = reachable(into, size);
+  if (target == NULL) return INVALID_VALUE;
+  return copy_later(target, size, from, size, size, 1, stream);
 }
 EXPORT int cuMemcpy2DAsync_v2(const Memcpy2D *copy, uint64_t stream) {
   ENTER;
   IN_CONTEXT;
-  if (!are_rows(copy) || copy->dstPitch != copy->WidthInBytes)
-    return INVALID_VALUE;
-  return copy_later(copy->dstHost, copy->srcDevice, copy->WidthInBytes,
-                    copy->srcPitch, copy->Height, stream);
+  size_t width = copy->WidthInBytes, rows = copy->Height;
+  if (!are_rows(copy)) return INVALID_VALUE;
+  if (copy->dstMemoryType == 2) {
+    if (copy->srcPitch != width) return INVALID_VALUE;
+    return copy_later(reachable(copy->dstDevice, 1), copy->dstPitch,
+                      (uint8_t *)copy->srcHost, width, width, rows, stream);
+  }
+  if (copy->dstPitch != width) return INVALID_VALUE;
+  memset(copy->dstHost, 0xdb, width * rows);
+  return copy_later(copy->dstHost, width, reachable(copy->srcDevice, 1),
+                    copy->srcPitch, width, rows, stream);
 }
 
 /* ---- what a producer calls of it: tests/gpu, without a GPU ---- */
@@ -456,13 +514,6 @@ EXPORT int cuMemFree_v2(uint64_t at) {
   sim_free(at);
   return SUCCESS;
 }
-EXPORT int cuMemcpyHtoD_v2(uint64_t into, const void *from, size_t size) {
-  IN_CONTEXT;
-  Block *block = find(into, size);
-  if (block == NULL) return INVALID_VALUE;
-  memcpy(block->host + (into - (uint64_t)(uintptr_t)block->device), from, size);
-  return SUCCESS;
-}
 EXPORT int cuMemsetD8Async(uint64_t at, uint8_t value, size_t size,
                            uint64_t stream) {
   IN_CONTEXT;
@@ -471,7 +522,8 @@ EXPORT int cuMemsetD8Async(uint64_t at, uint8_t value, size_t size,
 }
 EXPORT int cuMemcpyDtoD_v2(uint64_t into, uint64_t from, size_t size) {
   IN_CONTEXT;
-  const uint8_t *source = readable(from, size);
+  land(&streams[1]);
+  const uint8_t *source = reachable(from, size);
   return source == NULL ? INVALID_VALUE : cuMemcpyHtoD_v2(into, source, size);
 }
 EXPORT int cuDriverGetVersion(int *version) {

@@ -18,8 +18,10 @@ export const stand = {
     parameters: ["buffer", "usize", "u64", "i32", "i32"],
     result: "u64",
   }, // uint64_t (const uint8_t *bytes, size_t size, uint64_t context, int type, int neighbours)
+  sim_peek: { parameters: ["u64", "buffer", "usize"], result: "void" }, // void (uint64_t at, uint8_t *into, size_t size)
   sim_free: { parameters: ["u64"], result: "void" }, // void (uint64_t at)
   sim_stream: { parameters: [], result: "u64" }, // uint64_t (void)
+  sim_land: { parameters: ["u64"], result: "void" }, // void (uint64_t stream)
   sim_destroy_stream: { parameters: ["u64"], result: "void" }, // void (uint64_t stream)
   sim_fill_later: {
     parameters: ["u64", "u8", "usize", "u64"],

@@ -93,24 +93,36 @@ EXPORT int hipMemcpyDtoHAsync(void *into, uint64_t from, size_t size,
   ENTER;
   ON_DEVICE(cuMemcpyDtoHAsync_v2(into, from, size, stream_of(stream)));
 }
-static Memcpy2D rows_of(void *into, size_t into_pitch, uint64_t from,
+EXPORT int hipMemcpyHtoD(uint64_t into, void *from, size_t size) {
+  ENTER;
+  ON_DEVICE(cuMemcpyHtoD_v2(into, from, size));
+}
+EXPORT int hipMemcpyHtoDAsync(uint64_t into, void *from, size_t size,
+                              uint64_t stream) {
+  ENTER;
+  ON_DEVICE(cuMemcpyHtoDAsync_v2(into, from, size, stream_of(stream)));
+}
+/* hipMemcpyKind is 1 to a device, 2 to the host. */
+static Memcpy2D rows_of(uint64_t into, size_t into_pitch, uint64_t from,
                         size_t pitch, size_t width, size_t height, int kind) {
-  return (Memcpy2D){.srcMemoryType = kind, /* a device is 2 for both */
+  return (Memcpy2D){.srcMemoryType = kind,
+                    .srcHost = (void *)(uintptr_t)from,
                     .srcDevice = from,
                     .srcPitch = pitch,
-                    .dstMemoryType = 1,
-                    .dstHost = into,
+                    .dstMemoryType = 3 - kind,
+                    .dstHost = (void *)(uintptr_t)into,
+                    .dstDevice = into,
                     .dstPitch = into_pitch,
                     .WidthInBytes = width,
                     .Height = height};
 }
-EXPORT int hipMemcpy2D(void *into, size_t into_pitch, uint64_t from,
+EXPORT int hipMemcpy2D(uint64_t into, size_t into_pitch, uint64_t from,
                        size_t pitch, size_t width, size_t height, int kind) {
   ENTER;
   Memcpy2D copy = rows_of(into, into_pitch, from, pitch, width, height, kind);
   ON_DEVICE(cuMemcpy2D_v2(&copy));
 }
-EXPORT int hipMemcpy2DAsync(void *into, size_t into_pitch, uint64_t from,
+EXPORT int hipMemcpy2DAsync(uint64_t into, size_t into_pitch, uint64_t from,
                             size_t pitch, size_t width, size_t height,
                             int kind, uint64_t stream) {
   ENTER;
