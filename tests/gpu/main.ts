@@ -18,6 +18,7 @@ import { Python } from "./python.ts";
 import { testRules } from "./rules.ts";
 import { measureAll } from "./speed.ts";
 import { failed } from "./table.ts";
+import { measureUploads, testUploads } from "./uploads.ts";
 
 console.log(`On ${start()}; Deno ${Deno.version.deno}`);
 let py: Python | null = null;
@@ -29,6 +30,7 @@ try {
 
 await testRules();
 await testLibraries();
+await testUploads();
 if (py !== null) {
   await testTorch(py);
   await testCupy(py);
@@ -39,7 +41,9 @@ const available = made((into) =>
 );
 const at = Deno.args.indexOf("--bytes");
 const wanted = at === -1 ? 2 ** 33 : Number(Deno.args[at + 1]);
-await measureAll(Math.min(wanted, Number(available) / 2), py);
+const largest = Math.min(wanted, Number(available) / 2);
+await measureAll(largest, py);
+await measureUploads(largest);
 console.log(
   failed() === 0 ? "\nAll is right" : `\n${failed()} rows are wrong`,
 );
