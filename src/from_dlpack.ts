@@ -150,7 +150,8 @@ export function fromDlpack(
  *
  * A view is there at once. A copy is made in pieces of 32 MiB, between which the
  * event loop turns; it also turns while the runtime of CUDA, ROCm, OpenCL or
- * oneAPI copies a piece.
+ * oneAPI copies a piece. So the producer is not asked to copy the host's memory,
+ * CUDA's or ROCm's, which it would do at once.
  *
  * @param x A capsule around a library's pointer, a tensor, or anything else
  * with `__dlpack__` and `__dlpack_device__`. Nobody may write to its memory
@@ -219,7 +220,12 @@ export async function fromDlpackAsync(
     const { data } = elements;
     return await run(copySteps(elements, data, STEP_BYTES), elements);
   }
-  const capsule = ask(x, device, copy, dtype);
+  // What the producer copies, it copies at once.
+  const isToAsk = !(x instanceof DlpackCapsule) && copy !== false &&
+    (device !== null || copy !== null);
+  const capsule = isToAsk && canCopy(x)
+    ? ask(x, null, null, dtype)
+    : ask(x, device, copy, dtype);
   const struct = checkCapsule(capsule, x, device, copy, dtype);
   const stream = streamOf(capsule);
   const owner = consume(capsule);
@@ -233,6 +239,13 @@ export async function fromDlpackAsync(
     owner.releaseAfterFailure();
     throw error;
   }
+}
+
+/** Whether an exporter's memory can be copied here, without its help. */
+function canCopy(x: DlpackExporter): boolean {
+  checkExporter(x);
+  const [type] = x.__dlpack_device__();
+  return isHost(type) || (runtimeOf(type)?.isHere?.() ?? false);
 }
 
 function checkRequest(of: string, options: FromDlpackOptions): void {

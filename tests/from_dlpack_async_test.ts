@@ -640,3 +640,38 @@ Deno.test("fromDlpackAsync() takes no longer steps for packed elements", async (
     });
   }
 });
+
+Deno.test("fromDlpackAsync() has no producer copy what it can copy itself", async () => {
+  const requests: unknown[] = [];
+  const exporter = (type: number): DlpackExporter => ({
+    __dlpack__(request) {
+      requests.push([type, request?.dlDevice, request?.copy]);
+      return capsule(floats([2]));
+    },
+    __dlpack_device__: () => [type, 0],
+  });
+  const none = DeviceType.vulkan; // for which there is no runtime
+  for (const type of [DeviceType.cpu, none]) {
+    for (
+      const options of [{}, { copy: true }, { copy: false }, {
+        device: "cpu",
+      }] as const
+    ) {
+      const deleted = await deletionsOf(async () => {
+        using t = await fromDlpackAsync(exporter(type), options);
+        assertEquals(t.toArray(), [0, 1]);
+      });
+      assertEquals(deleted, 1);
+    }
+  }
+  assertEquals(requests, [
+    [DeviceType.cpu, null, null],
+    [DeviceType.cpu, null, null],
+    [DeviceType.cpu, null, false],
+    [DeviceType.cpu, null, null],
+    [none, null, null],
+    [none, null, true],
+    [none, null, false],
+    [none, [1, 0], null],
+  ]);
+});

@@ -5,7 +5,7 @@
  */
 
 import { addressOfArray } from "../memory.ts";
-import { openDriver } from "./driver.ts";
+import { hasDriver, openDriver } from "./driver.ts";
 import { GpuMemory, waitFor } from "./gpu.ts";
 import { DEVICE_ORDINAL, INVALID_VALUE, SUCCESS } from "./gpu_calls.ts";
 import {
@@ -144,6 +144,7 @@ const DEVICE_TO_HOST = 2;
 /** Copies the memory of AMD's GPUs to the host, and to it. */
 export const rocm: DeviceRuntime = {
   name: place.name,
+  isHere: () => hasDriver(place, symbols),
   open: openMemory,
   openForWriting: openMemory,
 };

@@ -152,8 +152,9 @@ export interface DeviceRuntime {
   /** What it is, for messages: `"the CUDA driver"`. */
   readonly name: string;
   /**
-   * Whether it is on this machine; without it, it is. Only asked for CUDA's
-   * managed memory, which the host reads without a runtime where there is none.
+   * Whether it is on this machine. Asked for CUDA's managed memory, which the
+   * host reads without a runtime where there is none, and by `fromDlpackAsync`
+   * whether it should leave a copy to the producer.
    */
   isHere?(): boolean;
   /**
