@@ -77,7 +77,8 @@ import {
   checkShape,
   checkShapeOf,
 } from "./check.ts";
-import { formatArray } from "./format.ts";
+import { displayTensor } from "./display.ts";
+import { formatArray, inspectArray } from "./format.ts";
 import { iterate } from "./iterators.ts";
 import { placeOf, Reader } from "./reader.ts";
 import { ArrayStorage, FEW, type Storage } from "./storage.ts";
@@ -1216,14 +1217,57 @@ export class Tensor<D extends DType = DType>
     return introduceTensor(!this.readOnly);
   }
 
-  /** What `console.log` shows: dtype, shape, strides, device and elements. */
-  [Symbol.for("Deno.customInspect")](): string {
+  /**
+   * What `console.log` shows: dtype, shape, strides, device and elements. They
+   * are summarised as by {@linkcode Tensor.toString | toString}, or above the
+   * `iterableLimit` of `Deno.inspect`, which also says how wide a line may be.
+   *
+   * @param inspect Deno's.
+   * @param options Those of `Deno.inspect`.
+   * @returns The text.
+   *
+   * @example All elements, however many
+   * ```ts
+   * import { Tensor } from "@dlpack/deno";
+   *
+   * const t = Tensor.zeros([40, 40], "float32");
+   * console.log(Deno.inspect(t, { iterableLimit: Infinity, breakLength: 200 }));
+   * ```
+   */
+  [Symbol.for("Deno.customInspect")](
+    inspect?: unknown,
+    options: Deno.InspectOptions = {},
+  ): string {
+    void inspect; // Deno passes it first
+    const { head, shown } = this.#describe();
+    const name = `Tensor ${this.dtype} ${describeShape(this.#layout.shape)}`;
+    return inspectArray(name, head, shown, options);
+  }
+
+  /**
+   * What a notebook shows, with Deno's Jupyter kernel: dtype, shape, strides,
+   * device, and the elements as a table. Of uint8 or float elements, and of shape
+   * [H, W], [H, W, 1], [H, W, 3], [H, W, 4] or [3, H, W], it shows the picture:
+   * the least float is black and the greatest white, or in colours 0 and 1 are,
+   * unless some lie outside; what is no number is transparent.
+   *
+   * @returns For each MIME type the text of it; of a picture, base64.
+   */
+  [Symbol.for("Jupyter.display")](): Promise<Record<string, string>> {
+    const { head, shown } = this.#describe();
+    return displayTensor(head, shown);
+  }
+
+  /** A line about it, and what can be shown of it. */
+  #describe(): { head: string; shown: Tensor<D> | null } {
     const { type, id } = this.device;
     const { shape, strides } = this.#layout;
     const head = `Tensor ${this.dtype} ${describeShape(shape)}, strides ` +
       `${describeShape(strides)}, ${type}:${id}`;
-    if (this.#storage.isReleased) return `${head}, released`;
-    return `${head}${this.readOnly ? ", read-only" : ""}\n${this}`;
+    if (this.#storage.isReleased) {
+      return { head: `${head}, released`, shown: null };
+    }
+    return { head: head + (this.readOnly ? ", read-only" : ""), shown: this };
   }
 }
 

@@ -23,25 +23,126 @@ const EDGE_ITEMS = 3;
 const SHOWN = 10_000;
 /** Columns of a line. */
 const LINE_WIDTH = 75;
+/** Columns that NumPy leaves free of the 80 that it takes for a terminal's. */
+const MARGIN = 5;
 /** Stands for the items that a summary leaves out. */
 const ELLIPSIS = "...";
+
+/** How the text is laid out: NumPy's `threshold` and `linewidth`. */
+export interface PrintOptions {
+  /** Arrays of more elements than this are summarised. Default: 1000. */
+  readonly threshold?: number;
+  /** Columns of a line. Default: 75. */
+  readonly width?: number;
+}
 
 /**
  * The text that NumPy (2.3 or later) gives as `str()` of the same array.
  *
- * Above 1000 elements it is a summary, and only the three items at each end of
+ * Above the threshold it is a summary, and only the three items at each end of
  * each axis are read. NumPy has no small floats (bfloat16, float8_*, float6_*,
  * float4_*): they print as the float32 of the same value.
  */
-export function formatArray(x: Printable): string {
+export function formatArray(
+  x: Printable,
+  { threshold = THRESHOLD, width = LINE_WIDTH }: PrintOptions = {},
+): string {
   if (x.shape.includes(0)) return "[]";
   if (x.shape.length === 0) return formatScalar(x.get(), x.dtype);
   const size = x.shape.reduce((product, extent) => product * extent, 1);
-  const edges = size > THRESHOLD ? edgeItems(x.shape) : size;
+  const edges = size > threshold ? edgeItems(x.shape) : size;
   if (edges === 0) return `[${ELLIPSIS}]`;
   const axes = x.shape.map((extent) => shownItems(extent, edges));
   const words = formatElements(shownElements(x, axes), x.dtype);
-  return layOut(words.values(), axes, " ", LINE_WIDTH);
+  return layOut(words.values(), axes, " ", width);
+}
+
+// ---- As console.log shows it ----
+
+/** What Deno passes to custom inspection: `Deno.InspectOptions`, and where it is. */
+export interface InspectContext {
+  /** Whether to colour what is shown. */
+  readonly colors?: boolean;
+  /** The deepest level that is shown. */
+  readonly depth?: number | null;
+  /** The level of the array: how many objects it lies in. */
+  readonly currentDepth?: number;
+  /** Spaces before a line of the object that it lies in. */
+  readonly indentationLvl?: number;
+  /** Columns of a line. */
+  readonly breakLength?: number;
+  /** Most elements that are shown without a summary; 100: as many as NumPy does. */
+  readonly iterableLimit?: number;
+}
+
+/** Deno's default for an iterable, which for an array stands for NumPy's. */
+const DENO_LIMIT = 100;
+
+/**
+ * Text for `console.log`: a head, and the elements on lines below it, aligned
+ * also inside of an object.
+ *
+ * @param name The class's name, which the head begins with.
+ * @param head What is said of the array in one line.
+ * @param x The array; `null` when its elements cannot be read any more.
+ * @param context What Deno passes.
+ */
+export function inspectArray(
+  name: string,
+  head: string,
+  x: Printable | null,
+  context: InspectContext,
+): string {
+  const { colors, currentDepth = 0, indentationLvl = 0 } = context;
+  if (currentDepth > (context.depth ?? Infinity)) {
+    return colors ? paint(`[${name}]`, CYAN) : `[${name}]`;
+  }
+  if (x === null) return head;
+  const { breakLength = 80, iterableLimit = DENO_LIMIT } = context;
+  const text = formatArray(x, {
+    threshold: iterableLimit === DENO_LIMIT ? THRESHOLD : iterableLimit,
+    width: breakLength - MARGIN - indentationLvl,
+  });
+  const elements = colors ? colourWords(text) : text;
+  // Not on the empty lines between the blocks of three axes or more.
+  return `${head}\n${elements}`.replace(
+    /\n(?!\n)/g,
+    "\n" + " ".repeat(indentationLvl),
+  );
+}
+
+function colourWords(text: string): string {
+  return text.replace(
+    /[^\s[\]]+/g,
+    (word) => word === ELLIPSIS ? word : paint(word, YELLOW),
+  );
+}
+
+/** Deno's colours for what is not shown, and for numbers. */
+const CYAN = 36;
+const YELLOW = 33;
+
+function paint(text: string, colour: number): string {
+  return `\x1b[${colour}m${text}\x1b[39m`;
+}
+
+// ---- As a table shows it ----
+
+/** The words at the ends of each axis, and which indices they have. */
+export interface Cells {
+  /** For each axis; `null` where items are left out. */
+  readonly axes: readonly (readonly (number | null)[])[];
+  /** In C order, without what is left out; all of one layout. */
+  readonly words: readonly string[];
+}
+
+/** The words of a table with at most so many items at each end of an axis. */
+export function formatCells(x: Printable, edges: number): Cells {
+  const axes = x.shape.map((extent) => shownItems(extent, edges));
+  const words = x.shape.includes(0)
+    ? []
+    : formatElements(shownElements(x, axes), x.dtype);
+  return { axes, words };
 }
 
 // ---- Which elements are shown ----
