@@ -1,7 +1,8 @@
 """Runs cells in Deno's Jupyter kernel, as a notebook does.
 
-Reads {"deno": path, "folder": where the kernel is to run, "cells": [code]} and
-prints, for each cell, the bundle that it displays, or {"error": text}.
+Reads {"deno": path, "folder": where the kernel is to run, "cells": [code]}, of
+which each displays something, and prints for each cell the bundle of that, or
+{"error": text}.
 """
 
 import json
@@ -35,17 +36,19 @@ with tempfile.TemporaryDirectory() as prefix:
         client.wait_for_ready(timeout=60)
         shown = []
         for cell in task["cells"]:
+            request = client.execute(cell, allow_stdin=False)
             bundle = {}
-
-            def look(message):
+            # The kernel may say that it is idle before it sends the result,
+            # also that of 1 + 1.
+            while not bundle:
+                message = client.get_iopub_msg(timeout=60)
+                if message["parent_header"].get("msg_id") != request:
+                    continue
                 kind, content = message["msg_type"], message["content"]
                 if kind in ("execute_result", "display_data"):
-                    bundle.update(content["data"])
-                if kind == "error":
-                    bundle["error"] = content["ename"] + ": " + content["evalue"]
-
-            client.execute_interactive(cell, timeout=60, output_hook=look,
-                                       allow_stdin=False)
+                    bundle = content["data"]
+                elif kind == "error":
+                    bundle = {"error": content["ename"] + ": " + content["evalue"]}
             shown.append(bundle)
         print(json.dumps(shown))
     finally:
