@@ -200,8 +200,15 @@ Deno.test("uint8 is the picture that it is, whatever its strides", async () => {
   });
   const grey = Tensor.from(count(6), [2, 3]);
   assertEquals((await picture(grey)).pixels, [...count(6)]);
-  // A matrix may be meant as numbers.
-  assertStringIncludes((await display(grey))["text/html"]!, "<td>45</td>");
+});
+
+Deno.test("What may be numbers as well has them below the picture", async () => {
+  const html = async (shape: number[]) =>
+    (await display(Tensor.zeros(shape, "float32")))["text/html"]!;
+  assertStringIncludes(await html([2, 3]), "<td>0.</td>");
+  assertStringIncludes(await html([50, 50]), "<td>…</td>");
+  assertStringIncludes(await html([2, 3, 4]), "<pre>[[[0. 0. 0. 0.]");
+  assertEquals((await html([50, 50, 3])).includes("<pre>"), false);
 });
 
 Deno.test("Deno itself decodes the picture", async () => {

@@ -16,6 +16,10 @@ export interface Showable extends Printable {
 
 /** Items of a table at each end of an axis, if they are not too many. */
 const EDGE_ITEMS = 10;
+/** The same below a picture. */
+const EDGE_ITEMS_BELOW = 3;
+/** Pictures of more elements than this are shown without numbers. */
+const MAX_NUMBERS = 1000;
 /** Most pixels of a picture: as many as a screen shows. */
 const MAX_PIXELS = 2 ** 20;
 /** Most pixels of its longer side. */
@@ -28,7 +32,8 @@ const MIN_SIDE = 192;
 /**
  * The head, and the elements as a table (of one or two axes) or as text.
  * Pictures, uint8 or floats of shape [H, W], [H, W, 1 | 3 | 4] or [3, H, W], are
- * shown as such; as [H, W] may be a matrix as well, its values are there, too.
+ * shown as such. What may be numbers as well, a matrix or something small, has
+ * its values below.
  *
  * @param head What is said of the tensor in one line.
  * @param x The tensor; `null` when its elements cannot be read any more.
@@ -42,10 +47,16 @@ export async function displayTensor(
   const caption = `<div><code>${escape(head)}</code></div>`;
   const layout = pictureLayout(x);
   if (layout === null) {
-    return { "text/plain": plain, "text/html": caption + valuesHtml(x) };
+    return {
+      "text/plain": plain,
+      "text/html": caption + valuesHtml(x, EDGE_ITEMS),
+    };
   }
   // Read before anything is waited for: it may be disposed meanwhile.
-  const values = x.shape.length === 2 ? valuesHtml(x) : "";
+  const size = x.shape.reduce((product, extent) => product * extent, 1);
+  const values = x.shape.length === 2 || size <= MAX_NUMBERS
+    ? valuesHtml(x, EDGE_ITEMS_BELOW)
+    : "";
   const picture = await encode(draw(x, layout));
   return {
     "text/plain": plain,
@@ -56,12 +67,12 @@ export async function displayTensor(
 
 // ---- Values ----
 
-function valuesHtml(x: Showable): string {
+function valuesHtml(x: Showable, edges: number): string {
   const { length: ndim } = x.shape;
   if (ndim === 0 || ndim > 2 || x.shape.includes(0)) {
     return `<pre>${escape(formatArray(x))}</pre>`;
   }
-  const { axes, words } = formatCells(x, EDGE_ITEMS);
+  const { axes, words } = formatCells(x, edges);
   const [rows, columns] = ndim === 2 ? axes : [[0], ...axes];
   const cell = (name: "td" | "th", text: string | number) =>
     `<${name}>${text}</${name}>`;
