@@ -14,6 +14,7 @@ import {
   Tensor,
 } from "@dlpack/deno";
 import { foldersOf } from "./find_library.ts";
+import { onnxModel } from "./onnx_model.ts";
 import { cString } from "./python.ts";
 
 const path = findOnnxRuntime();
@@ -161,39 +162,9 @@ function pointersTo(...all: (Uint8Array<ArrayBuffer> | Deno.PointerObject)[]) {
     ));
 }
 
-// ---- the model: c = MatMul(a, b), in ONNX's protobuf ----
-
-/** A message of protobuf: the numbers of its fields, and what is in them. */
-function message(
-  ...fields: [field: number, value: number | string | Uint8Array][]
-): Uint8Array<ArrayBuffer> {
-  const text = new TextEncoder();
-  return new Uint8Array(fields.flatMap(([field, value]) => {
-    if (typeof value === "number") return [field << 3, value];
-    const content = typeof value === "string" ? text.encode(value) : value;
-    return [field << 3 | 2, content.length, ...content]; // all below 128
-  }));
-}
-
-/** An input or output: a matrix of float32, of any size. */
-function matrix(name: string) {
-  const shape = message([1, message()], [1, message()]);
-  const tensor = message([1, dtypes.indexOf("float32")], [2, shape]);
-  return message([1, name], [2, message([1, tensor])]);
-}
-
-const graph = message(
-  [1, message([1, "a"], [1, "b"], [2, "c"], [4, "MatMul"])],
-  [2, "product"],
-  [11, matrix("a")],
-  [11, matrix("b")],
-  [12, matrix("c")],
-);
-const irVersion = 8;
-const operators = message([2, 13]); // version 13 of ONNX's own
-const model = message([1, irVersion], [7, graph], [8, operators]);
-
 // ---- its use ----
+
+const model = onnxModel("MatMul", dtypes.indexOf("float32"));
 
 let released = 0;
 const silent = 4; // errors are thrown here
