@@ -217,13 +217,13 @@ Deno.test("examples/javascript/tensorflow.ts: after dispose its numbers are NaN"
 // ---- sharp ----
 
 Deno.test("examples/javascript/sharp.ts: the pixels go in, and come out, as they are", async () => {
-  for (const channels of [1, 2, 3, 4]) {
+  for (const channels of [1, 3, 4]) {
     using whole = cZeros([7, 6, channels], "uint8");
     const pixels = Uint8Array.from(whole.data, (_, i) => i);
     const t = whole.assign(pixels).slice([2, null]);
     const picture = toSharp(t);
     // Grey would come out as red, green and blue.
-    if (channels < 3) picture.toColourspace("b-w");
+    if (channels === 1) picture.toColourspace("b-w");
     const out = await t.during(fromSharp(picture));
     assertEquals(out.shape, [5, 6, channels]);
     assertEquals(out.toArray(), t.toArray());
@@ -231,20 +231,26 @@ Deno.test("examples/javascript/sharp.ts: the pixels go in, and come out, as they
   for (const dtype of dtypeNames.filter((name) => name !== "uint8")) {
     assertThrows(() => toSharp(Tensor.zeros([2, 2, 3], dtype)), TypeError);
   }
-  assertThrows(() => toSharp(Tensor.zeros([2, 2, 5], "uint8")), TypeError);
+  assertThrows(() => toSharp(Tensor.zeros([2, 2, 2], "uint8")), TypeError);
   assertThrows(() => toSharp(Tensor.zeros([2, 2], "uint8")), TypeError);
 });
 
 Deno.test("examples/javascript/sharp.ts: sharp reads later, and during() waits", async () => {
   const before = allocated;
-  const t = cZeros([8, 8, 3], "uint8").assign(200);
-  const reading = t.during(fromSharp(toSharp(t)));
-  t.assign(9); // as if the memory was C's again: this is what sharp sees
-  t[Symbol.dispose]();
-  assertEquals(allocated, before + 1); // kept
-  const out = await reading;
-  assertEquals(out.get(7, 7, 2), 9);
-  assertEquals(allocated, before);
+  let isLate = false;
+  for (let tries = 0; tries < 100 && !isLate; tries++) {
+    const t = cZeros([8, 8, 3], "uint8").assign(200);
+    const reading = t.during(fromSharp(toSharp(t)));
+    t.assign(9); // as if the memory was C's again
+    t[Symbol.dispose]();
+    assertEquals(allocated, before + 1); // kept
+    const last = (await reading).get(7, 7, 2);
+    assert(last === 9 || last === 200);
+    // Its thread may have been faster than this one.
+    isLate = last === 9;
+    assertEquals(allocated, before);
+  }
+  assert(isLate);
 });
 
 // ---- ImageData ----

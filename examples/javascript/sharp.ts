@@ -3,7 +3,7 @@
  *
  *   deno run -A examples/javascript/sharp.ts
  *
- * dtypes: uint8, shape [H, W, 1 to 4], C order. Other typed arrays are taken for
+ * dtypes: uint8, shape [H, W, 1 | 3 | 4], C order. Other typed arrays are taken for
  * pictures of a wider range and come out darker, or are refused: astype("uint8").
  * Grey comes out as red, green and blue, unless you add .toColourspace("b-w").
  * To be awaited: everything, as sharp reads in threads of its own: `t.during`.
@@ -16,15 +16,15 @@ import { cZeros } from "../c_memory.ts";
 /** A pipeline that reads a tensor: wrap the promise that ends it in `t.during`. */
 export function toSharp(t: Tensor): Sharp {
   const [height, width, channels] = t.shape as [number, number, number];
-  if (!t.is("uint8") || t.ndim !== 3 || channels < 1 || channels > 4) {
+  if (!t.is("uint8") || t.ndim !== 3 || ![1, 3, 4].includes(channels)) {
     throw new TypeError(
-      `Not uint8 [H, W, 1 to 4]: ${t.dtype} [${t.shape.join(", ")}]`,
+      `Not uint8 [H, W, 1 | 3 | 4]: ${t.dtype} [${t.shape.join(", ")}]`,
     );
   }
   if (!t.isContiguous) throw new TypeError("Not in C order: pass t.copy()");
   const pixels = t.data.subarray(t.offset, t.offset + t.size);
   return sharp(pixels, {
-    raw: { width, height, channels: channels as 1 | 2 | 3 | 4 },
+    raw: { width, height, channels: channels as 1 | 3 | 4 },
   });
 }
 
