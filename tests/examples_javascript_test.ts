@@ -177,6 +177,8 @@ Deno.test("examples/javascript/onnxruntime.ts: what does not pass is refused, by
   }
   const columns = cZeros([2, 2], "float32").transpose();
   assertThrows(() => toOrt(columns), TypeError, "pass t.copy()");
+  // Deno 2.7 ends when an add-on is handed a Float16Array.
+  if (Deno.version.deno.startsWith("2.7.")) return;
   const session = await ort.InferenceSession.create(onnxModel("Add", 10));
   const half = new ort.Tensor("float16", new Float16Array(2) as never, [1, 2]);
   await assertRejects(() => session.run({ a: half, b: half }));
