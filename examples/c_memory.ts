@@ -3,13 +3,24 @@
 
 import { DlpackCapsule, type DType, fromDlpack, Tensor } from "@dlpack/deno";
 
-const libc = Deno.dlopen(
+/** The C library. */
+export const c = Deno.dlopen(
   { windows: "ucrtbase.dll", darwin: "libSystem.B.dylib" }[
     Deno.build.os as string
   ] ?? "libc.so.6",
   {
     calloc: { parameters: ["usize", "usize"], result: "pointer" }, // count, size
     free: { parameters: ["pointer"], result: "void" },
+    read: {
+      name: "memcpy",
+      parameters: ["buffer", "pointer", "usize"], // to, from, bytes
+      result: "void",
+    },
+    write: {
+      name: "memcpy",
+      parameters: ["pointer", "buffer", "usize"],
+      result: "void",
+    },
   },
 ).symbols;
 
@@ -24,14 +35,14 @@ export function cZeros<D extends DType>(
   const { itemsize } = Tensor.empty([], dtype);
   const size = shape.reduce((product, length) => product * length, 1);
   // At least one byte: of none, C may say NULL.
-  const data = libc.calloc(BigInt(size) || 1n, BigInt(itemsize));
+  const data = c.calloc(BigInt(size) || 1n, BigInt(itemsize));
   if (data === null) throw new Error(`No memory for ${size} elements`);
   allocated++;
   const capsule = DlpackCapsule.from(data, {
     dtype,
     shape,
     release() {
-      libc.free(data);
+      c.free(data);
       allocated--;
     },
   });

@@ -1,71 +1,50 @@
 /**
  * A tour of this module with a small C library, native/field.c: heat that
- * spreads over a plate, handed out as tensors. Needs a C compiler.
+ * spreads over a plate, handed out as tensors. Without a C compiler, memory of
+ * the C library that is always there takes its place.
  *
  * Run it with `deno task demo`.
  */
 
-import {
-  BufferError,
-  DlpackCapsule,
-  fromDlpack,
-  liveTensors,
-  type Tensor,
-} from "@dlpack/deno";
+import { BufferError, fromDlpack, liveTensors } from "@dlpack/deno";
 import { compile } from "../tests/native/cc.ts";
+import { openCLibrary } from "./demo/c_library.ts";
+import { openCompiled } from "./demo/compiled.ts";
+import type { PlateLibrary } from "./demo/plate.ts";
 
-const library = Deno.dlopen(compileLibrary(), {
-  field_new: { parameters: ["i32", "i32"], result: "pointer" }, // rows, columns
-  field_free: { parameters: ["pointer"], result: "void" },
-  field_step: { parameters: ["pointer"], result: "void" },
-  field_at: { parameters: ["pointer", "i32", "i32"], result: "f32" },
-  // DLManagedTensorVersioned*:
-  field_tensor: { parameters: ["pointer"], result: "pointer" },
-  field_transposed: { parameters: ["pointer"], result: "pointer" },
-  field_upwards: { parameters: ["pointer"], result: "pointer" },
-  field_image: { parameters: ["pointer"], result: "pointer" },
-  // DLManagedTensor*:
-  field_legacy: { parameters: ["pointer"], result: "pointer" },
-  field_tensors_deleted: { parameters: [], result: "i32" },
-});
-const c = library.symbols;
+const library = openLibrary();
 
-/** The tensor behind a pointer that C returned: a view of C's memory. */
-function view(pointer: Deno.PointerValue): Tensor {
-  return fromDlpack(new DlpackCapsule(pointer, "dltensor_versioned"));
-}
-
-const field = c.field_new(4, 6);
+const field = library.create(4, 6);
 
 heading("A tensor from C: a view of the library's own memory");
-const plate = view(c.field_tensor(field));
+const plate = fromDlpack(field.tensor());
 console.log(plate);
 console.log("C pads each row to 16 elements: the view steps over that");
 
 heading("The same memory: JavaScript heats the top row, C reads it");
 for (let column = 0; column < 6; column++) plate.set(0, column, 100);
-console.log("field_at(field, 0, 5) in C gives", c.field_at(field, 0, 5));
+console.log("At row 0, column 5 C reads", field.at(0, 5));
 
 heading("And back: C lets the heat spread, JavaScript sees it");
-c.field_step(field);
-c.field_step(field);
+field.step();
+field.step();
 console.log(plate);
 
 heading("Transposed by C: other strides, the same memory");
 {
-  using t = view(c.field_transposed(field));
+  using t = fromDlpack(field.transposed());
   console.log(t);
 }
 
 heading("From the bottom row up: a negative stride");
 {
-  using t = view(c.field_upwards(field));
+  using t = fromDlpack(field.upwards());
   console.log(t);
 }
 
 heading("A picture: its red channel, every second column");
 {
-  using image = view(c.field_image(field));
+  using image = fromDlpack(field.image());
   console.log("dtype  ", image.dtype);
   console.log("shape  ", image.shape);
   console.log("strides", image.strides);
@@ -75,9 +54,9 @@ heading("A picture: its red channel, every second column");
 
 heading("A large one is summarised, as NumPy does");
 {
-  const large = c.field_new(1000, 1000);
-  using t = view(c.field_tensor(large));
-  c.field_free(large); // the tensor keeps the memory
+  const large = library.create(1000, 1000);
+  using t = fromDlpack(large.tensor());
+  large.free(); // the tensor keeps the memory
   for (let i = 0; i < 1000; i++) t.set(i, i, i);
   console.log(t);
   console.log("Held for JavaScript now:", liveTensors());
@@ -85,13 +64,13 @@ heading("A large one is summarised, as NumPy does");
 
 heading("A copy stays as it is when C goes on");
 const copy = plate.copy();
-c.field_step(field);
+field.step();
 console.log("view", plate.slice(1).toArray());
 console.log("copy", copy.slice(1).toArray());
 
 heading("A legacy struct cannot say that it is writable: read-only");
 {
-  using t = fromDlpack(new DlpackCapsule(c.field_legacy(field), "dltensor"));
+  using t = fromDlpack(field.legacy());
   try {
     t.set(0, 0, 20);
   } catch (error) {
@@ -101,21 +80,33 @@ heading("A legacy struct cannot say that it is writable: read-only");
 }
 
 heading("The memory goes back to C, once for each tensor");
-c.field_free(field);
+field.free();
 console.log("The field is gone, its tensor is not:", plate.get(1, 1));
 plate[Symbol.dispose](); // what the end of `using` does
 console.log(plate);
-console.log("Deleter runs, counted by C:", c.field_tensors_deleted());
+console.log("Deleter runs, counted by C:", library.deleted());
 console.log("Held for JavaScript now:", liveTensors());
 library.close();
 
-/** The compiled library; ends here, with advice, where there is no compiler. */
-function compileLibrary(): URL {
+heading("Where to look next");
+console.log(`Your own C library   examples/your_own_library.md
+Any C library        examples/c_libraries.md
+JavaScript's arrays  examples/javascript/
+NumPy's files        deno run -A examples/npy.ts`);
+
+/** The compiled library, or what takes its place where there is no compiler. */
+function openLibrary(): PlateLibrary {
   try {
-    return compile(new URL("./native/field.c", import.meta.url), "field");
+    const source = new URL("./native/field.c", import.meta.url);
+    return openCompiled(compile(source, "field"));
   } catch (error) {
-    console.error((error as Error).message);
-    Deno.exit(1);
+    const { message } = error as Error;
+    if (!message.startsWith("No C compiler found")) throw error;
+    console.log(`${message}.
+
+So this is the same tour without one: on memory of the C library, from calloc,
+with free as the deleter.`);
+    return openCLibrary();
   }
 }
 

@@ -28,13 +28,76 @@ async function run(
   return { code, out: text.decode(stdout) + text.decode(stderr) };
 }
 
-Deno.test("The demo shows tensors of a C library", async () => {
-  const { code, out } = await run("demo.ts");
+const root = new URL("../", import.meta.url);
+
+/** A copy of what the demo needs, in which nothing is compiled yet. */
+async function cloneForDemo(): Promise<string> {
+  const clone = await Deno.makeTempDir();
+  const copy = async (path: string): Promise<void> => {
+    const from = new URL(path, root);
+    if (!path.endsWith("/")) {
+      return await Deno.copyFile(from, `${clone}/${path}`);
+    }
+    await Deno.mkdir(`${clone}/${path}`, { recursive: true });
+    for await (const { name, isDirectory } of Deno.readDir(from)) {
+      await copy(path + name + (isDirectory ? "/" : ""));
+    }
+  };
+  for (const path of ["deno.json", "mod.ts", "src/", "ffi/", "examples/"]) {
+    await copy(path);
+  }
+  await copy("tests/native/");
+  return clone;
+}
+
+/** The demo as users run it: the first time, with nothing in Deno's cache. */
+async function demo(cwd: string, env: Record<string, string>): Promise<Run> {
+  const cache = await Deno.makeTempDir();
+  try {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["task", "demo"],
+      cwd,
+      env: { NO_COLOR: "1", DENO_DIR: cache, ...env },
+    }).output();
+    const text = new TextDecoder();
+    return { code, out: text.decode(stdout) + text.decode(stderr) };
+  } finally {
+    await Deno.remove(cache, { recursive: true });
+  }
+}
+
+Deno.test("The demo shows tensors of a C library, and downloads nothing", async () => {
+  const { code, out } = await demo(fromFileUrl(root), {});
   assertEquals(code, 0, out);
   for (const expected of ["float32", "uint8", "strides", "BufferError"]) {
     assertStringIncludes(out, expected);
   }
+  assertEquals(out.includes("Download"), false, out);
+  assertEquals(out.includes("compiler"), false, out);
 });
+
+Deno.test("Without a C compiler the demo is the same, on memory of the C library", async () => {
+  const clone = await cloneForDemo();
+  try {
+    const compiled = await demo(fromFileUrl(root), {});
+    const { code, out } = await demo(clone, { CC: "/no/such/compiler" });
+    assertEquals(code, 0, out);
+    assertStringIncludes(out, "No C compiler found at CC=/no/such/compiler.");
+    assertStringIncludes(out, "from calloc,\nwith free as the deleter");
+    const tour = (text: string) => text.slice(text.indexOf("A tensor from C:"));
+    assertEquals(
+      tour(out).split("Task demo")[0],
+      tour(compiled.out).split("Task demo")[0],
+    );
+  } finally {
+    await Deno.remove(clone, { recursive: true });
+  }
+});
+
+function fromFileUrl(url: URL): string {
+  const path = decodeURIComponent(url.pathname);
+  return Deno.build.os === "windows" ? path.slice(1) : path;
+}
 
 Deno.test("examples/filter.ts wraps a library with status codes", async () => {
   const { code, out } = await run("filter.ts");
@@ -78,7 +141,7 @@ Deno.test("The guide for your own library shows the C that is compiled", async (
   assertEquals(matrix.assign(1).copy().data, new Float32Array(60_000).fill(1));
 });
 
-for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts"]) {
+for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts", "npy.ts"]) {
   Deno.test(`examples/${name} runs, or says what to install`, async () => {
     const { code, out } = await run(name);
     if (code === 0) assertStringIncludes(out, "Tensor ");
