@@ -97,8 +97,9 @@ NumPy's files        deno run -A examples/npy.ts`);
 /** The compiled library, or what takes its place where there is no compiler. */
 function openLibrary(): PlateLibrary {
   try {
-    const source = new URL("./native/field.c", import.meta.url);
-    return openCompiled(compile(source, "field"));
+    const native = new URL("./native/", import.meta.url);
+    compile(new URL("matrix.c", native), "matrix"); // for the README's example
+    return openCompiled(compile(new URL("field.c", native), "field"));
   } catch (error) {
     const { message } = error as Error;
     if (!message.startsWith("No C compiler found")) throw error;

@@ -1192,6 +1192,9 @@ export class Tensor<D extends DType = DType>
    * A library's memory goes to the library: its deleter runs, and `data`, with
    * every typed array over the same buffer, is empty then. JavaScript's memory
    * stays with whoever was handed `data`.
+   *
+   * In the hottest loops call it in a `finally`: in V8 of today `using` itself
+   * takes about as long as an import.
    */
   [Symbol.dispose](): void {
     this.#storage.release();
