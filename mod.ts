@@ -27,43 +27,30 @@
  * @module
  */
 
-export { registerDevice } from "./ffi/devices/registry.ts";
-export type {
-  DeviceMemory,
-  DeviceReader,
-  DeviceRows,
-  DeviceRuntime,
-  DeviceWriter,
-} from "./ffi/devices/runtime.ts";
-export { type LiveTensors, liveTensors } from "./ffi/live.ts";
+// In the order of the documentation: first what every script uses.
+export { fromDlpack } from "./src/from_dlpack.ts";
+export { Tensor } from "./src/tensor/class.ts";
+export { dlopen } from "./src/library/dlopen.ts";
+export { DlpackCapsule } from "./src/capsule.ts";
 export {
-  type BorrowOptions,
-  type CapsuleOptions,
-  DlpackCapsule,
-  type DlpackExporter,
-  type DlpackRequest,
-  type MemoryOptions,
-} from "./src/capsule.ts";
-export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
-export type {
-  Complex,
-  DType,
-  DTypeIn,
-  DTypeMap,
-  DTypeOfArray,
-  ElementOf,
-  NestedArray,
-  TypedArray,
-  TypedArrayOf,
-} from "./src/dtype/table.ts";
-export { BufferError, type BufferErrorCode } from "./src/errors.ts";
-export {
-  fromDlpack,
   fromDlpackAsync,
   type FromDlpackAsyncOptions,
   type FromDlpackOptions,
 } from "./src/from_dlpack.ts";
-export { dlopen } from "./src/library/dlopen.ts";
+export {
+  addressOf,
+  type Range,
+  type TensorOptions,
+} from "./src/tensor/class.ts";
+export { BufferError, type BufferErrorCode } from "./src/errors.ts";
+export { type LiveTensors, liveTensors } from "./ffi/live.ts";
+export {
+  type BorrowOptions,
+  type CapsuleOptions,
+  type DlpackExporter,
+  type DlpackRequest,
+  type MemoryOptions,
+} from "./src/capsule.ts";
 export { OutCapsule } from "./src/library/out_capsule.ts";
 export type {
   Checked,
@@ -83,10 +70,24 @@ export type {
   TensorSymbol,
   TensorSymbols,
 } from "./src/library/types.ts";
-export {
-  addressOf,
-  type Range,
-  Tensor,
-  type TensorOptions,
-} from "./src/tensor/class.ts";
+export { type Device, type DeviceName, DeviceType } from "./src/device.ts";
 export { type UploadOptions, uploadTo } from "./src/upload_to.ts";
+export { registerDevice } from "./ffi/devices/registry.ts";
+export type {
+  DeviceMemory,
+  DeviceReader,
+  DeviceRows,
+  DeviceRuntime,
+  DeviceWriter,
+} from "./ffi/devices/runtime.ts";
+export type {
+  Complex,
+  DType,
+  DTypeIn,
+  DTypeMap,
+  DTypeOfArray,
+  ElementOf,
+  NestedArray,
+  TypedArray,
+  TypedArrayOf,
+} from "./src/dtype/table.ts";

@@ -1,7 +1,11 @@
 import { exportsOut } from "./export.ts";
 import { ownersLive } from "./owner.ts";
 
-/** How many managed tensors there are, and their bytes. */
+/**
+ * How many managed tensors there are, and their bytes.
+ *
+ * @category Basics
+ */
 export interface LiveTensors {
   /** Tensors that were imported, and capsules that nobody has consumed. */
   count: number;
@@ -41,6 +45,8 @@ export interface LiveTensors {
  * }
  * assertEquals(liveTensors().bytes, before);
  * ```
+ *
+ * @category Basics
  */
 export function liveTensors(): LiveTensors {
   return { ...ownersLive(), exported: exportsOut() };

@@ -40,6 +40,8 @@ import type { Struct } from "./struct/types.ts";
 /**
  * What a consumer asks of an exporter: the keyword arguments of the array
  * API's `__dlpack__`.
+ *
+ * @category C functions
  */
 export interface DlpackRequest {
   /** The consumer's stream, for memory of a device that has streams. Default: not said. */
@@ -79,7 +81,11 @@ export interface Introduction {
   readonly writable: boolean;
 }
 
-/** The array API's protocol: anything with these two methods can be imported. */
+/**
+ * The array API's protocol: anything with these two methods can be imported.
+ *
+ * @category C functions
+ */
 export interface DlpackExporter {
   /** Hands out the tensor, once for each call. */
   __dlpack__(request?: DlpackRequest): DlpackCapsule;
@@ -87,7 +93,11 @@ export interface DlpackExporter {
   __dlpack_device__(): readonly [type: number, id: number];
 }
 
-/** What a capsule knows beside the struct. */
+/**
+ * What a capsule knows beside the struct.
+ *
+ * @category C functions
+ */
 export interface CapsuleOptions {
   /**
    * The stream on which the memory of a device is being written, numbered as in
@@ -105,7 +115,11 @@ export interface CapsuleOptions {
   writable?: boolean;
 }
 
-/** What {@linkcode DlpackCapsule.borrow} takes beside the struct. */
+/**
+ * What {@linkcode DlpackCapsule.borrow} takes beside the struct.
+ *
+ * @category C functions
+ */
 export interface BorrowOptions extends CapsuleOptions {
   /**
    * What must live for as long as the memory is used: a `Tensor`,
@@ -115,7 +129,11 @@ export interface BorrowOptions extends CapsuleOptions {
   keepAlive?: unknown;
 }
 
-/** How {@linkcode DlpackCapsule.from} describes memory. */
+/**
+ * How {@linkcode DlpackCapsule.from} describes memory.
+ *
+ * @category C functions
+ */
 export interface MemoryOptions {
   /** The data type. */
   dtype: DType;
@@ -194,6 +212,8 @@ const UNCLONEABLE = Symbol(
  * using t = fromDlpack(capsule);
  * assertEquals(t.toArray(), [1, 2, 3]);
  * ```
+ *
+ * @category C functions
  */
 export class DlpackCapsule implements DlpackExporter, Disposable {
   // An own field, as the structured clone looks at nothing else.

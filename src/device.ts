@@ -10,6 +10,8 @@
  * const [type, id] = Tensor.from(new Float32Array(4)).__dlpack_device__();
  * assertEquals([type, id], [DeviceType.cpu, 0]);
  * ```
+ *
+ * @category Devices
  */
 export const DeviceType = {
   /** Memory of the host. */
@@ -50,10 +52,18 @@ export const DeviceType = {
   tpuHost: 20,
 } as const;
 
-/** The name of a device type, as {@linkcode DeviceType} spells it. */
+/**
+ * The name of a device type, as {@linkcode DeviceType} spells it.
+ *
+ * @category Devices
+ */
 export type DeviceName = keyof typeof DeviceType;
 
-/** Where a tensor's memory is. */
+/**
+ * Where a tensor's memory is.
+ *
+ * @category Devices
+ */
 export interface Device {
   /** The kind of device. */
   readonly type: DeviceName;

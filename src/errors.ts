@@ -12,6 +12,8 @@
  * - `"consumed"`: the capsule was used before
  * - `"released"`: the memory was given back, or away
  * - `"layout"`: the strides allow it only by a copy
+ *
+ * @category Basics
  */
 export type BufferErrorCode =
   | "version"
@@ -42,6 +44,8 @@ export type BufferErrorCode =
  *   assert(error instanceof BufferError && error.code === "readonly");
  * }
  * ```
+ *
+ * @category Basics
  */
 export class BufferError extends Error {
   /** Always `"BufferError"`. */

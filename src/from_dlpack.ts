@@ -40,7 +40,11 @@ import {
 } from "./transfer/steps.ts";
 import { copyFromDevice, putInOrder, synchronize } from "./transfer/to_host.ts";
 
-/** Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy. */
+/**
+ * Where {@linkcode fromDlpack} is to put the tensor, and whether it may copy.
+ *
+ * @category Basics
+ */
 export interface FromDlpackOptions {
   /** `"cpu"`: memory the host can read, copied there if need be. Default: where it is. */
   device?: "cpu" | null;
@@ -50,7 +54,11 @@ export interface FromDlpackOptions {
   dtype?: DType;
 }
 
-/** The same for {@linkcode fromDlpackAsync}, which can be watched and stopped. */
+/**
+ * The same for {@linkcode fromDlpackAsync}, which can be watched and stopped.
+ *
+ * @category Basics
+ */
 export interface FromDlpackAsyncOptions extends FromDlpackOptions {
   /** Stops the copy; the promise is rejected with the signal's reason. Default: nothing does. */
   signal?: AbortSignal | null;
@@ -103,6 +111,8 @@ export interface FromDlpackAsyncOptions extends FromDlpackOptions {
  * const first: number = t.get(0, 0);
  * assertEquals(first + t.get(1, 0), 4);
  * ```
+ *
+ * @category Basics
  */
 export function fromDlpack<D extends DType>(
   x: DlpackExporter,
@@ -182,6 +192,8 @@ export function fromDlpack(
  * });
  * assertEquals([t.size, percent], [1000, 100]);
  * ```
+ *
+ * @category Basics
  */
 export function fromDlpackAsync<D extends DType>(
   x: DlpackExporter,

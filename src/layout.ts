@@ -16,7 +16,11 @@ export interface Layout {
   readonly offset: number;
 }
 
-/** One axis of a slice: an index drops it, `null` keeps it whole. */
+/**
+ * One axis of a slice: an index drops it, `null` keeps it whole.
+ *
+ * @category Basics
+ */
 export type Range =
   | number
   | bigint

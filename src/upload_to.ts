@@ -18,7 +18,11 @@ import { elementsOf, Tensor } from "./tensor/class.ts";
 import { checkWatch, runStepsAsync, STEP_BYTES } from "./transfer/steps.ts";
 import { copyToDevice } from "./transfer/to_device.ts";
 
-/** How {@linkcode uploadTo} can be watched and stopped. */
+/**
+ * How {@linkcode uploadTo} can be watched and stopped.
+ *
+ * @category Devices
+ */
 export interface UploadOptions {
   /**
    * Stops it; the promise is rejected with the signal's reason, and part of the
@@ -98,6 +102,8 @@ export interface UploadOptions {
  * assertEquals([...new Float32Array(memory.buffer)], [1, 2, 3, 4, 5, 6]);
  * registerDevice(DeviceType.extDev, null);
  * ```
+ *
+ * @category Devices
  */
 export async function uploadTo(
   target: DlpackCapsule,

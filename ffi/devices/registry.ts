@@ -57,6 +57,8 @@ export function runtimeOf(type: number): DeviceRuntime | undefined {
  *
  * registerDevice(DeviceType.extDev, null); // forget it
  * ```
+ *
+ * @category Devices
  */
 export function registerDevice(
   type: number,

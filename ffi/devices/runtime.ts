@@ -10,6 +10,8 @@ import type { DeviceName } from "../../src/device.ts";
 /**
  * The bytes of one tensor on a device, from its lowest to its highest element;
  * there is at least one.
+ *
+ * @category Devices
  */
 export interface DeviceMemory {
   /** The kind of device that the struct names. */
@@ -38,7 +40,11 @@ export interface DeviceMemory {
   readonly access: "read" | "write";
 }
 
-/** Equally long rows at equal distances in a {@linkcode DeviceMemory}. */
+/**
+ * Equally long rows at equal distances in a {@linkcode DeviceMemory}.
+ *
+ * @category Devices
+ */
 export interface DeviceRows {
   /** From the lowest element to the first row, in bytes. */
   readonly byteOffset: number;
@@ -55,6 +61,8 @@ export interface DeviceRows {
  *
  * Nothing may stay changed between two calls that other code of the thread
  * could notice, such as a current context or device.
+ *
+ * @category Devices
  */
 export interface DeviceReader extends Disposable {
   /**
@@ -105,6 +113,8 @@ export interface DeviceReader extends Disposable {
 /**
  * Writes the memory of one tensor, until it is disposed: as a
  * {@linkcode DeviceReader}, the other way round.
+ *
+ * @category Devices
  */
 export interface DeviceWriter extends Disposable {
   /**
@@ -147,6 +157,8 @@ export interface DeviceWriter extends Disposable {
  * What it throws is thrown by `fromDlpack`, after the deleter has run:
  * preferably a `BufferError` with the code `"device"`, the runtime's own
  * message and the way out.
+ *
+ * @category Devices
  */
 export interface DeviceRuntime {
   /** What it is, for messages: `"the CUDA driver"`. */

@@ -6,7 +6,11 @@ import {
   type SmallFloat,
 } from "./small_float.ts";
 
-/** A complex number: an element of a `complex32`, `complex64` or `complex128` tensor. */
+/**
+ * A complex number: an element of a `complex32`, `complex64` or `complex128` tensor.
+ *
+ * @category Elements
+ */
 export interface Complex {
   /** The real part. */
   re: number;
@@ -25,6 +29,8 @@ export interface Complex {
  *   then each has a byte of its own.
  * - `handle` is `dlpack.h`'s opaque handle: 64 bits that mean something to the
  *   producer only.
+ *
+ * @category Elements
  */
 export interface DTypeMap {
   /** One byte each, 0 or 1. */
@@ -97,16 +103,32 @@ export interface DTypeMap {
   handle: { data: BigUint64Array<ArrayBuffer>; element: bigint };
 }
 
-/** The name of a data type: `"float32"`, `"bfloat16"`, `"int4"`, … */
+/**
+ * The name of a data type: `"float32"`, `"bfloat16"`, `"int4"`, …
+ *
+ * @category Elements
+ */
 export type DType = keyof DTypeMap;
 
-/** The typed array that holds a dtype's elements, or their raw bits. */
+/**
+ * The typed array that holds a dtype's elements, or their raw bits.
+ *
+ * @category Elements
+ */
 export type TypedArrayOf<D extends DType> = DTypeMap[D]["data"];
 
-/** What an element of a dtype is in JavaScript. */
+/**
+ * What an element of a dtype is in JavaScript.
+ *
+ * @category Elements
+ */
 export type ElementOf<D extends DType> = DTypeMap[D]["element"];
 
-/** Any typed array. */
+/**
+ * Any typed array.
+ *
+ * @category Elements
+ */
 export type TypedArray =
   | Int8Array
   | Uint8Array
@@ -121,7 +143,11 @@ export type TypedArray =
   | Float32Array
   | Float64Array;
 
-/** The dtype of a typed array that is given without one. */
+/**
+ * The dtype of a typed array that is given without one.
+ *
+ * @category Elements
+ */
 export type DTypeOfArray<A extends TypedArray> = A extends Int8Array ? "int8"
   : A extends Uint8Array | Uint8ClampedArray ? "uint8"
   : A extends Int16Array ? "int16"
@@ -135,7 +161,11 @@ export type DTypeOfArray<A extends TypedArray> = A extends Int8Array ? "int8"
   : A extends Float64Array ? "float64"
   : DType;
 
-/** Every dtype whose elements, or their raw bits, lie in a typed array. */
+/**
+ * Every dtype whose elements, or their raw bits, lie in a typed array.
+ *
+ * @category Elements
+ */
 export type DTypeIn<A extends TypedArray> = {
   [D in DType]: TypedArrayOf<D>[typeof Symbol.toStringTag] extends (
     A extends Uint8ClampedArray ? "Uint8Array" : A[typeof Symbol.toStringTag]
@@ -143,7 +173,11 @@ export type DTypeIn<A extends TypedArray> = {
     : never;
 }[DType];
 
-/** An element, or arrays of them, as deep as there are axes. */
+/**
+ * An element, or arrays of them, as deep as there are axes.
+ *
+ * @category Elements
+ */
 export type NestedArray<E> = E | NestedArray<E>[];
 
 /** The constructor of a typed array. */

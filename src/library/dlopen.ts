@@ -90,6 +90,8 @@ import type {
  * tensor.set(0, 0, 100);
  * lib.symbols.field_free(field); // the tensor keeps the memory
  * ```
+ *
+ * @category Basics
  */
 export function dlopen<const S extends TensorLibraryInterface>(
   path: string | URL,

@@ -49,6 +49,8 @@ const UNCLONEABLE = Symbol(
  * using blurred = fromDlpack(out.take());
  * console.log(blurred.shape); // [3, 4]
  * ```
+ *
+ * @category C functions
  */
 export class OutCapsule implements Disposable {
   // An own field, as the structured clone looks at nothing else.

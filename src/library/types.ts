@@ -13,6 +13,8 @@ import type { OutCapsule } from "./out_capsule.ts";
  * A parameter that is borrowed for the call: of a bare `DLTensor*`, of a managed
  * struct that stays the caller's, or of the memory itself. A `?` at the end
  * allows `null`, which is NULL; blanks before `*` do not matter.
+ *
+ * @category C functions
  */
 export type LentType =
   | `${
@@ -24,7 +26,11 @@ export type LentType =
     | "contiguous data"}${"" | " "}*${"" | "?"}`
   | `DLTensor${"" | " "}**${"" | "?"}`;
 
-/** A parameter whose managed struct the callee takes over. */
+/**
+ * A parameter whose managed struct the callee takes over.
+ *
+ * @category C functions
+ */
 export type TakenType = `taken ${
   | "DLManagedTensor"
   | "DLManagedTensorVersioned"}${"" | " "}*${"" | "?"}`;
@@ -32,6 +38,8 @@ export type TakenType = `taken ${
 /**
  * A parameter that the callee fills: with a pointer to a struct of its own, or
  * a struct of the caller's in place.
+ *
+ * @category C functions
  */
 export type OutType =
   | `${"DLManagedTensor" | "DLManagedTensorVersioned"}${"" | " "}**${"" | "?"}`
@@ -39,23 +47,39 @@ export type OutType =
     | ""
     | "?"}`;
 
-/** The type of a parameter: Deno's, or one of DLPack's. */
+/**
+ * The type of a parameter: Deno's, or one of DLPack's.
+ *
+ * @category C functions
+ */
 export type TensorParameterType =
   | Deno.NativeType
   | LentType
   | TakenType
   | OutType;
 
-/** A pointer to a tensor, as a result: managed, or the library's own. */
+/**
+ * A pointer to a tensor, as a result: managed, or the library's own.
+ *
+ * @category C functions
+ */
 export type TensorPointerType = `${
   | "DLManagedTensor"
   | "DLManagedTensorVersioned"
   | "DLTensor"}${"" | " "}*`;
 
-/** The type of a result: Deno's, or one of DLPack's. */
+/**
+ * The type of a result: Deno's, or one of DLPack's.
+ *
+ * @category C functions
+ */
 export type TensorResultType = Deno.NativeResultType | TensorPointerType;
 
-/** A function of a library: `Deno.ForeignFunction` with DLPack's types. */
+/**
+ * A function of a library: `Deno.ForeignFunction` with DLPack's types.
+ *
+ * @category C functions
+ */
 export interface TensorFunction {
   /** The symbol's name in the library. Default: the key in the table. */
   readonly name?: string;
@@ -77,7 +101,11 @@ export interface TensorFunction {
   readonly writable?: boolean;
 }
 
-/** A function whose types are not checked yet: {@linkcode dlopen} does that. */
+/**
+ * A function whose types are not checked yet: {@linkcode dlopen} does that.
+ *
+ * @category C functions
+ */
 export interface LooseFunction
   extends Omit<TensorFunction, "parameters" | "result"> {
   /** The types of the parameters. */
@@ -86,19 +114,31 @@ export interface LooseFunction
   readonly result: unknown;
 }
 
-/** The symbol table that {@linkcode dlopen} takes. */
+/**
+ * The symbol table that {@linkcode dlopen} takes.
+ *
+ * @category C functions
+ */
 export type TensorLibraryInterface = Readonly<
   Record<string, LooseFunction | Deno.ForeignStatic>
 >;
 
-/** Makes a misspelt type the error of its own symbol alone. */
+/**
+ * Makes a misspelt type the error of its own symbol alone.
+ *
+ * @category C functions
+ */
 export type Checked<S> = {
   readonly [K in keyof S]: S[K] extends TensorFunction | Deno.ForeignStatic
     ? S[K]
     : TensorFunction;
 };
 
-/** What a parameter of a type takes. */
+/**
+ * What a parameter of a type takes.
+ *
+ * @category C functions
+ */
 export type TensorArgument<T extends TensorParameterType> = T extends
   Deno.NativeType ? Deno.ToNativeType<T>
   : T extends `${infer U extends LentType | TakenType | OutType}?`
@@ -109,32 +149,52 @@ export type TensorArgument<T extends TensorParameterType> = T extends
   : T extends OutType ? OutCapsule | readonly OutCapsule[]
   : never;
 
-/** What a function takes. */
+/**
+ * What a function takes.
+ *
+ * @category C functions
+ */
 export type TensorArguments<P extends readonly TensorParameterType[]> = {
   [K in keyof P]: TensorArgument<P[K]>;
 };
 
-/** What a result of a type is. */
+/**
+ * What a result of a type is.
+ *
+ * @category C functions
+ */
 export type TensorResult<T extends TensorResultType> = T extends
   TensorPointerType ? DlpackCapsule | null
   : T extends Deno.NativeResultType ? Deno.FromNativeResultType<T>
   : never;
 
-/** A function or a variable of a library, as TypeScript sees it. */
+/**
+ * A function or a variable of a library, as TypeScript sees it.
+ *
+ * @category C functions
+ */
 export type TensorSymbol<T> = T extends TensorFunction ? (
     ...args: TensorArguments<T["parameters"]>
   ) => Deno.ConditionalAsync<T["nonblocking"], TensorResult<T["result"]>>
   : T extends Deno.ForeignStatic ? Deno.FromNativeType<T["type"]>
   : never;
 
-/** The functions and variables of a library. */
+/**
+ * The functions and variables of a library.
+ *
+ * @category C functions
+ */
 export type TensorSymbols<S> = {
   readonly [K in keyof S]: S[K] extends { readonly optional: true }
     ? TensorSymbol<S[K]> | null
     : TensorSymbol<S[K]>;
 };
 
-/** An open library, as {@linkcode dlopen} gives it. */
+/**
+ * An open library, as {@linkcode dlopen} gives it.
+ *
+ * @category C functions
+ */
 export interface TensorLibrary<S> extends Disposable {
   /** Its functions and variables. */
   readonly symbols: TensorSymbols<S>;

@@ -85,7 +85,11 @@ import { ArrayStorage, FEW, type Storage } from "./storage.ts";
 
 export type { Range };
 
-/** How {@linkcode Tensor.from} is to read a typed array. */
+/**
+ * How {@linkcode Tensor.from} is to read a typed array.
+ *
+ * @category Basics
+ */
 export interface TensorOptions<D extends DType = DType> {
   /** The dtype. Default: that of the typed array. */
   dtype?: D;
@@ -175,6 +179,8 @@ const UNCLONEABLE = Symbol(
  * assertEquals(t.slice(null, -1).toArray(), [3, 6]);
  * assertEquals(t.get(1, 0), 4);
  * ```
+ *
+ * @category Basics
  */
 export class Tensor<D extends DType = DType>
   implements DlpackExporter, Disposable, Iterable<ElementOf<D> | Tensor<D>> {
@@ -1319,6 +1325,8 @@ export function loanOf(tensor: unknown): Loan | null {
  * const view = new BigInt64Array([addressOf(t), BigInt(t.strides[0]!)]);
  * assertEquals(addressOf(t.slice(1)) - view[0]!, 8n);
  * ```
+ *
+ * @category C functions
  */
 export function addressOf(tensor: Tensor | DlpackCapsule): bigint {
   const loan = loanOf(tensor) ??
