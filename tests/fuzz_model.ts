@@ -291,7 +291,9 @@ export function cases(guarded: number): fc.Arbitrary<Case> {
       kept: from.kept,
       steps: from.steps,
     };
-    for (const fault of from.faults) overwrite(made, fault);
+    // Deno 2.7 infers a type of them that nothing can be read of.
+    const faults: readonly Fault[] = from.faults;
+    for (const fault of faults) overwrite(made, fault);
     // What is there is as long as ndim says: reading further is a crash.
     if (made.ndim >= 0 && made.ndim <= 64) {
       const resized = (values: Int64[] | null): Int64[] | null =>
