@@ -5,6 +5,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { preload } from "./preload.ts";
 
 const root = new URL("../", import.meta.url);
 
@@ -61,6 +62,7 @@ for (
         "-A",
         "--no-check",
         `--v8-flags=--expose-gc,${flag}`,
+        ...preload,
         ...filter === undefined ? [] : [`--filter=${filter}`],
         ...files.map((file) => `tests/${file}_test.ts`),
       )

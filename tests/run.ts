@@ -3,12 +3,15 @@
  * `deno task test`, with the arguments of `deno test`.
  */
 
+import { preload } from "./preload.ts";
+
 const list = Deno.makeTempFileSync({ prefix: "skipped-" });
 const { code } = await new Deno.Command(Deno.execPath(), {
   args: [
     "test",
     "--allow-all",
     "--v8-flags=--expose-gc",
+    ...preload,
     ...Deno.args.length === 0 ? ["--doc"] : Deno.args,
   ],
   env: { DLPACK_SKIPPED: list },
