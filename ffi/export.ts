@@ -8,7 +8,7 @@ import { BufferError } from "../src/errors.ts";
 import { MANAGED, MAX_NDIM, VERSIONED } from "./abi.ts";
 import { hasPermission, libc } from "./libc.ts";
 import { addressOf, addressOfArray, writeAddress } from "./memory.ts";
-import { type DeleterHere, Owner } from "./owner.ts";
+import { afterExit, type DeleterHere, Owner } from "./owner.ts";
 import {
   axesBytes,
   type FlagSpec,
@@ -28,6 +28,7 @@ export interface ExportSpec extends TensorSpec, FlagSpec {
 /** An export: kept until the memory is given back. */
 class Export implements DeleterHere {
   readonly #id: number;
+  readonly #versioned: boolean;
   /** The struct: the address of a block of the C library, or memory of ours. */
   readonly #struct: bigint | Uint8Array<ArrayBuffer>;
   /** The bytes of its elements. */
@@ -41,12 +42,14 @@ class Export implements DeleterHere {
 
   constructor(
     id: number,
+    versioned: boolean,
     struct: bigint | Uint8Array<ArrayBuffer>,
     bytes: number,
     kept: Owner | ArrayBufferView | null,
     release: (() => void) | null,
   ) {
     this.#id = id;
+    this.#versioned = versioned;
     this.#struct = struct;
     this.#bytes = bytes;
     this.#kept = kept;
@@ -55,10 +58,30 @@ class Export implements DeleterHere {
 
   /** A consumer outside of this module has it from here on. */
   moved(kept: unknown): void {
+    if (!outlivesUs) {
+      outlivesUs = true;
+      afterExit(outlive);
+    }
     this.#keptToo = kept;
     this.#isOut = true;
     out.set(this.#id, this);
     bytesOut += this.#bytes;
+  }
+
+  /**
+   * Nobody will be here to be told: from here on its deleter is C, which frees the
+   * struct. Consumers read it from there when they call it.
+   */
+  outlive(): void {
+    const struct = this.#struct;
+    const at = this.#versioned ? VERSIONED.deleter : MANAGED.deleter;
+    const bytes = new BigUint64Array([
+      typeof struct === "bigint" ? addressOfFree() : 0n,
+    ]);
+    const address = typeof struct === "bigint"
+      ? struct
+      : addressOfArray(struct);
+    writeAddress(address + BigInt(at), new Uint8Array(bytes.buffer), 8n);
   }
 
   run(): void {
@@ -74,6 +97,13 @@ class Export implements DeleterHere {
     if (kept instanceof Owner) kept.unhold();
     release?.();
   }
+}
+
+let outlivesUs = false;
+
+/** At exit: what consumers still have. */
+function outlive(): void {
+  for (const one of out.values()) one.outlive();
 }
 
 let lastId = 0;
@@ -114,7 +144,9 @@ export function exportShared(
   writeStruct(spec, length, spec.data, address, id, deleter);
   if (kept instanceof Owner) kept.hold();
   const owner = ownerAt(address, spec);
-  owner.deleteHere(new Export(id, struct, bytes, kept, release));
+  owner.deleteHere(
+    new Export(id, spec.versioned, struct, bytes, kept, release),
+  );
   return owner;
 }
 
@@ -143,10 +175,37 @@ export function exportCopy(
   spec: Omit<ExportSpec, "data">,
   data: ArrayBufferView,
 ): Owner | null {
+  const made = allocateExport(spec, BigInt(data.byteLength));
+  if (made !== null && data.byteLength > 0) {
+    libc()!.copyToAddress(
+      made.data,
+      data as BufferSource,
+      BigInt(data.byteLength),
+    );
+  }
+  return made?.owner ?? null;
+}
+
+/**
+ * The same with elements that are not set, for whoever is going to write them.
+ *
+ * @param bytes Of the elements.
+ */
+export function exportEmpty(
+  spec: Omit<ExportSpec, "data">,
+  bytes: number,
+): Owner | null {
+  return allocateExport(spec, BigInt(bytes))?.owner ?? null;
+}
+
+/** One block of native memory: the struct, then the elements. */
+function allocateExport(
+  spec: Omit<ExportSpec, "data">,
+  dataLength: bigint,
+): { readonly owner: Owner; readonly data: bigint } | null {
   const c = libc();
   if (c === null) return null;
   const length = lengthOf(spec);
-  const dataLength = BigInt(data.byteLength);
   const bytes = length + dataLength + ALIGNMENT;
   const address = c.malloc(bytes);
   if (address === 0n) {
@@ -156,21 +215,21 @@ export function exportCopy(
     );
   }
   const end = address + length;
-  const dataAddress = dataLength === 0n
+  const data = dataLength === 0n
     ? 0n
     : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
-  freeAddress ??= addressOf(c.freePointer as Deno.PointerObject);
-  writeStruct(spec, length, dataAddress, address, 0, freeAddress);
-  if (dataLength > 0n) {
-    c.copyToAddress(dataAddress, data as BufferSource, dataLength);
-  }
+  writeStruct(spec, length, data, address, 0, addressOfFree());
   const owner = ownerAt(address, spec);
   owner.deleteHere(freeHere);
-  return owner;
+  return { owner, data };
 }
 
 let freeAddress: bigint | undefined;
+
+function addressOfFree(): bigint {
+  return freeAddress ??= addressOf(libc()!.freePointer as Deno.PointerObject);
+}
 
 function ownerAt(
   address: bigint,

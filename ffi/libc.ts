@@ -67,6 +67,21 @@ const symbols = {
     ],
     result: "void",
   },
+  /**
+   * The same of a function of two arguments, `compar(key, base)`: `base` where it
+   * returned 0, else NULL.
+   */
+  callAccessor: {
+    name: "bsearch",
+    parameters: [
+      "u64", // const void *key
+      "u64", // const void *base
+      "usize", // size_t nmemb
+      "usize", // size_t size
+      "u64", // int (*compar)(const void *, const void *)
+    ],
+    result: "u64",
+  },
   /** The lower half of a pointer, as a number: an address has no sign. */
   lowWord: {
     name: "labs",

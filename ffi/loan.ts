@@ -7,6 +7,7 @@
 
 import { isContiguous, stridesToTell } from "../src/layout.ts";
 import { MANAGED, VERSIONED } from "./abi.ts";
+import type { Caches } from "./caches.ts";
 import { addressOfArray } from "./memory.ts";
 import type { Owner } from "./owner.ts";
 import {
@@ -18,6 +19,24 @@ import {
   writeTensor,
   writeVersioned,
 } from "./write.ts";
+
+/** An object that another library made of a tensor, by whoever knows that library. */
+export interface LentObject {
+  /** Who knows it. */
+  readonly runtime: object;
+  /** Its address, as the double that has these bits. */
+  readonly bits: number;
+  /** The memory of JavaScript that it shows; else nothing. */
+  readonly live: Uint8Array;
+  /** The length of `live`; another one when that was transferred, or the object given up. */
+  readonly length: number;
+  /** Whether it was given up. */
+  readonly isOver: boolean;
+  /** The lower half of its address. */
+  readonly low: number;
+  /** The upper half of its address. */
+  readonly high: number;
+}
 
 /**
  * The structs of a tensor, as native functions borrow them.
@@ -46,9 +65,15 @@ export class Loan {
   readonly isPadded: boolean;
   /** Whether the elements lie in C order without gaps. */
   readonly isContiguous: boolean;
+  /** What goes with the memory; `null` when nothing can be kept of it. */
+  readonly caches: Caches | null;
+  /** The memory, if it is JavaScript's own. */
+  readonly memory: ArrayBufferView | null;
+  /** What another library has made of this, for the next call. */
+  object: LentObject | null = null;
   readonly #owner: Owner | null;
-  /** What must not be collected while C uses it. */
-  readonly #kept: readonly (ArrayBufferView | null)[];
+  /** The structs: they must not be collected while C uses them. */
+  readonly #kept: ArrayBufferView | null;
   #calls = 0;
   #onEnd: (() => void) | null = null;
 
@@ -57,11 +82,15 @@ export class Loan {
    *
    * @param spec What they are to say; `null`: all addresses are 0, for NULL.
    * @param kept What gives the memory back, or is the memory.
+   * @param caches What goes with the memory.
    */
   constructor(
     spec: (TensorSpec & FlagSpec) | null,
     kept: Owner | ArrayBufferView | null,
+    caches: Caches | null = null,
   ) {
+    this.caches = caches;
+    this.memory = ArrayBuffer.isView(kept) ? kept : null;
     if (spec === null) {
       this.tensor =
         this.versioned =
@@ -73,7 +102,7 @@ export class Loan {
       this.isPadded = false;
       this.isContiguous = true;
       this.#owner = null;
-      this.#kept = [];
+      this.#kept = null;
       return;
     }
     const { shape, data } = spec;
@@ -105,7 +134,7 @@ export class Loan {
     this.isInside = spec.byteOffset !== 0n;
     this.isPadded = spec.isPadded;
     this.#owner = kept !== null && !ArrayBuffer.isView(kept) ? kept : null;
-    this.#kept = [struct, ArrayBuffer.isView(kept) ? kept : null];
+    this.#kept = struct;
   }
 
   /**

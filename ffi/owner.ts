@@ -21,6 +21,7 @@
 
 import { BufferError, describe } from "../src/errors.ts";
 import { FIRST_ADDRESS, LAST_ADDRESS, STRUCT_ALIGNMENT } from "./abi.ts";
+import { Caches } from "./caches.ts";
 import {
   type Header,
   type ManagedName,
@@ -126,6 +127,27 @@ const unsettled: Owner[] = [];
 let settlesSoon = false;
 
 let listensForExit = false;
+/** What is to be done at exit before tensors are released, and after. */
+const exitActions: (() => void)[] = [];
+const lastActions: (() => void)[] = [];
+
+/** Does something at exit before tensors are released. */
+export function beforeExit(action: () => void): void {
+  exitActions.push(action);
+  listenForExit();
+}
+
+/** Does something at exit when tensors were released. */
+export function afterExit(action: () => void): void {
+  lastActions.push(action);
+  listenForExit();
+}
+
+function listenForExit(): void {
+  if (listensForExit) return;
+  listensForExit = true;
+  addEventListener("unload", releaseAll);
+}
 
 /** Those that nobody has released or moved, and the bytes of those imported. */
 export function ownersLive(): { count: number; bytes: number } {
@@ -287,6 +309,7 @@ export class Owner {
   /** Holds of the script, to whose end the ArrayBuffer stays as it is. */
   #pins = 0;
   #kept: unknown;
+  #caches: Caches | null = null;
   /** Its place in `unsettled`; -1 when it is not there. */
   #place = -1;
 
@@ -302,10 +325,7 @@ export class Owner {
    * it is first needed: that takes as long as a third of an export.
    */
   constructor(place: Place, name: ManagedName) {
-    if (!listensForExit) {
-      listensForExit = true;
-      addEventListener("unload", releaseAll);
-    }
+    if (!listensForExit) listenForExit();
     this.#managed = {
       place,
       name,
@@ -340,6 +360,11 @@ export class Owner {
   /** Where the struct is. */
   get pointer(): Deno.PointerObject {
     return pointerOf(this.#managed);
+  }
+
+  /** What is made of the memory for others, and goes with it. */
+  get caches(): Caches {
+    return this.#caches ??= new Caches();
   }
 
   /** The library that stays open for this tensor, if any. */
@@ -448,6 +473,7 @@ export class Owner {
   release(): void {
     if (!this.active) return;
     const { transferred } = this;
+    this.#caches?.dropAll();
     this.#end();
     if (transferred) keep(this.#managed);
     else letGo(this.#managed);
@@ -464,6 +490,7 @@ export class Owner {
    * @throws {BufferError} `"consumed"` while somebody does.
    */
   checkUnused(): void {
+    this.#caches?.dropAll();
     const { holds } = this.#managed;
     if (holds === 0) return;
     const users = holds === 1
@@ -681,6 +708,7 @@ function keep(managed: Managed): void {
 /** At exit: later listeners may still look at typed arrays, so empty them. */
 function releaseAll(): void {
   settleAll();
+  for (const action of exitActions) guarded(action);
   for (const managed of [...live]) {
     // What a consumer outside still uses is the consumer's to give back, and
     // what the script holds may be read to the very end.
@@ -692,6 +720,7 @@ function releaseAll(): void {
     buffer?.transfer(0);
     guarded(() => release(managed));
   }
+  for (const action of lastActions) guarded(action);
 }
 
 /** Where nobody can catch: a deleter that throws must not stop the rest. */

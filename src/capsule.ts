@@ -489,7 +489,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
       const readOnly = this.#name === "dltensor"
         ? !this.#isWritable
         : spec.readOnly;
-      this.#loan = new Loan({ ...spec, readOnly }, owner);
+      this.#loan = new Loan({ ...spec, readOnly }, owner, owner.caches);
     }
     return this.#loan;
   }
@@ -754,6 +754,16 @@ function moveCopyOf(owner: Owner): Deno.PointerObject {
   const made = exportShared({ ...spec, versioned }, bytes, owner);
   owner.release();
   return made.moveAway();
+}
+
+/**
+ * For other files of this module: another struct over the memory of a capsule,
+ * which stays unconsumed.
+ */
+export function exportOf(capsule: DlpackCapsule): Owner {
+  const owner = seeOwner(capsule, "lend");
+  const { spec, bytes } = specToLend(owner.peek(), owner.name);
+  return exportShared({ ...spec, versioned: true }, bytes, owner);
 }
 
 /** For other files of this module: takes the owner out of a capsule. */

@@ -1,6 +1,6 @@
 import { exportCopy, exportShared } from "../../ffi/export.ts";
 import { isPermitted } from "../../ffi/libc.ts";
-import { Loan } from "../../ffi/loan.ts";
+import { type LentObject, Loan } from "../../ffi/loan.ts";
 import { addressOfArray } from "../../ffi/memory.ts";
 import { type Owner, sharesMemory } from "../../ffi/owner.ts";
 import {
@@ -106,6 +106,7 @@ export interface TensorOptions<D extends DType = DType> {
 let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
 let slow: Slow;
 let lendTensor: (tensor: unknown) => Loan | null;
+let extrasOf: (tensor: Tensor) => Extras;
 let lookInto: (tensor: Tensor) => Elements & { readonly data: TypedArray };
 
 // What an overload's implementation takes nobody sees.
@@ -128,6 +129,8 @@ class Extras {
   reader: Reader | null = null;
   /** The `DLTensor` that native functions are lent. */
   loan: Loan | null = null;
+  /** What another library has made of the tensor. */
+  object: LentObject | null = null;
 }
 
 const accesses = new Map<DTypeInfo, readonly Access[]>();
@@ -142,6 +145,9 @@ function accessTo(info: DTypeInfo): readonly Access[] {
 
 /** Only this file makes tensors by themselves. */
 const KEY = Symbol("Tensor.from()");
+
+/** For {@linkcode lentObjectOf}: to look for it is faster than to ask for a class. */
+const LENT: unique symbol = Symbol("lent");
 
 /** What `structuredClone` and `postMessage` stumble over, and then show. */
 const UNCLONEABLE = Symbol(
@@ -209,6 +215,7 @@ export class Tensor<D extends DType = DType>
       typeof tensor === "object" && tensor !== null && #extras in tensor
         ? tensor.#lend()
         : null;
+    extrasOf = (tensor) => tensor.#more;
     lookInto = (tensor) => {
       const { info, isPacked, data } = tensor.#storage;
       return { info, isPacked, data, layout: tensor.#layout };
@@ -1158,11 +1165,23 @@ export class Tensor<D extends DType = DType>
     return this.#storage.owner ?? this.#storage.show();
   }
 
+  /**
+   * What another library has made of it.
+   *
+   * @ignore
+   */
+  private get [LENT](): LentObject | null {
+    return this.#extras?.object ?? null;
+  }
+
+  /** Small, so that V8 makes it a part of whatever calls it. */
   #lend(): Loan {
+    this.#storage.check();
+    return this.#extras?.loan ?? this.#makeLoan();
+  }
+
+  #makeLoan(): Loan {
     const storage = this.#storage;
-    storage.check();
-    const known = this.#extras?.loan;
-    if (known) return known;
     checkAxes(this.ndim);
     const { info: { code, bits }, isPacked, readOnly } = storage;
     const { shape, strides } = this.#layout;
@@ -1179,7 +1198,7 @@ export class Tensor<D extends DType = DType>
       isCopied: false,
       isPadded: bits < 8 && !isPacked,
     };
-    return this.#more.loan = new Loan(spec, this.#keeper());
+    return this.#more.loan = new Loan(spec, this.#keeper(), storage.caches);
   }
 
   /**
@@ -1298,6 +1317,19 @@ function deviceOf(
  */
 export function loanOf(tensor: unknown): Loan | null {
   return lendTensor(tensor);
+}
+
+/**
+ * For other files of this module: what another library has made of a tensor, if
+ * anything, unchecked. Of what is no tensor that is nothing.
+ */
+export function lentObjectOf(value: unknown): LentObject | null | undefined {
+  return (value as { [LENT]?: LentObject | null } | null | undefined)?.[LENT];
+}
+
+/** For other files of this module: says what was made of a tensor. */
+export function keepObject(tensor: Tensor, object: LentObject): void {
+  extrasOf(tensor).object = object;
 }
 
 /**

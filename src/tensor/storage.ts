@@ -1,3 +1,4 @@
+import { Caches } from "../../ffi/caches.ts";
 import { addressOfArray, peek } from "../../ffi/memory.ts";
 import type { Owner } from "../../ffi/owner.ts";
 import { Hold } from "../capsule.ts";
@@ -26,6 +27,8 @@ export interface Storage extends Memory {
   readonly deviceId: number;
   /** Who gives the memory back; `null` for JavaScript's own. */
   readonly owner: Owner | null;
+  /** What is made of the memory for others, and goes with it. */
+  readonly caches: Caches;
   /**
    * From the lowest to the highest element: for this module, which must not show
    * it to anybody.
@@ -96,6 +99,7 @@ export class ArrayStorage implements Storage {
   /** Whether nobody else has seen the memory. */
   #isOurs: boolean;
   #address: bigint | null = null;
+  #caches: Caches | null = null;
 
   /** @param isCopy Whether `data` was allocated for this storage alone. */
   constructor(
@@ -119,6 +123,10 @@ export class ArrayStorage implements Storage {
     if (this.#isOurs) return true;
     const { buffer } = this.live;
     return buffer instanceof ArrayBuffer ? !buffer.resizable : !buffer.growable;
+  }
+
+  get caches(): Caches {
+    return this.#caches ??= new Caches();
   }
 
   show(): TypedArray {
@@ -156,6 +164,7 @@ export class ArrayStorage implements Storage {
   }
 
   release(): void {
+    this.#caches?.dropAll();
     if (this.#isOurs && !this.isReleased) giveBack(this.live);
     this.#isDisposed = true;
     this.live = GONE;
@@ -198,6 +207,10 @@ export class NativeStorage implements Storage {
 
   get info(): DTypeInfo {
     return this.#struct.info;
+  }
+
+  get caches(): Caches {
+    return this.owner.caches;
   }
 
   get isPacked(): boolean {
