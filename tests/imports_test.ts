@@ -9,6 +9,7 @@ import { assert, assertEquals } from "@std/assert";
 /** From the top down: each imports what is further down, or beside it. */
 const order = [
   "mod.ts",
+  "src/tvm_ffi/",
   "src/upload_to.ts",
   "src/from_dlpack.ts",
   "src/library/",
