@@ -17,7 +17,7 @@ export function findLibrary(library: PackagedLibrary): string | null {
   const override = Deno.env.get(library.variable);
   if (override !== undefined) return override;
   for (const folder of foldersOf(library.module)) {
-    for (const subfolder of ["lib", "bin"]) {
+    for (const subfolder of ["lib", "bin", "."]) {
       const path = `${folder}/${subfolder}/${fileName(library.name)}`;
       if (exists(path)) return path;
     }
