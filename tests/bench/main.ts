@@ -30,7 +30,14 @@ const tables = new URL("./README.md", import.meta.url);
 const firstPage = new URL("../../README.md", import.meta.url);
 
 /** Each in a process of its own: what one compiles must not help another. */
-const sections = ["import", "export", "copy", "elements", "growth"];
+const sections = [
+  "import",
+  "export",
+  "tvm_ffi",
+  "copy",
+  "elements",
+  "growth",
+];
 
 async function run(
   chosen: readonly string[],

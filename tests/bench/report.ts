@@ -126,6 +126,27 @@ export function judge(rows: readonly Row[]): Judgement[] {
     );
   }
 
+  const calls = rows.find((row) =>
+    row.group === "tvm-ffi" && row.name === "a call with three tensors"
+  );
+  if (calls !== undefined) {
+    const { ours_ns, peers } = calls;
+    for (
+      const [peer, what, limit] of [
+        ["python_ns", "Python's tvm_ffi", 0.5],
+        ["hand_arrays_ns", "a call packed by hand, with typed arrays", 1.5],
+        ["hand_ns", "a call packed by hand, with addresses known before", 1.5],
+      ] as const
+    ) {
+      if (peers[peer] === undefined) continue;
+      atMost(
+        `a TVM-FFI function with three tensors: at most ${limit}x of ${what}`,
+        ours_ns / peers[peer],
+        limit,
+      );
+    }
+  }
+
   const bySize = rows.filter(({ group }) => group === "import by elements")
     .map(({ ours_ns }) => ours_ns);
   atMost(
@@ -234,6 +255,28 @@ export function printJudgements(judgements: readonly Judgement[]): void {
 const ACCESS = "element access";
 const ACCESS_AFTER = "element access, after 8 dtypes and 4 ranks";
 
+/** Calls of TVM-FFI. */
+function callTable(rows: readonly Row[]): string {
+  return `${
+    table(
+      [
+        "a function of TVM-FFI",
+        "Python's tvm_ffi",
+        "packed by hand, typed arrays",
+        "packed by hand, addresses known before",
+      ],
+      rows.map(({ name, ours_ns, peers }) => [
+        name,
+        ratioTo(ours_ns, peers["python_ns"]),
+        ratioTo(ours_ns, peers["hand_arrays_ns"]),
+        ratioTo(ours_ns, peers["hand_ns"]),
+      ]),
+    )
+  }
+
+`;
+}
+
 /** The peers of the imports, as the tables name them. */
 const importers: [peer: string, title: string][] = [
   ["numpy_ns", "NumPy"],
@@ -300,6 +343,7 @@ export function markdownOf({ machine, rows }: Results): string {
   const exports = rows.filter(({ group }) =>
     ["export", "call"].includes(group)
   );
+  const calls = rows.filter(({ group }) => group === "tvm-ffi");
   const copies = Map.groupBy(
     rows.filter((row) => row.group.startsWith("copy ") && isAgainstNumpy(row)),
     ({ group }) => group,
@@ -344,7 +388,7 @@ ${
     )
   }
 
-${
+${calls.length > 0 ? callTable(calls) : ""}${
     table(
       ["copy, against NumPy", "geometric mean", "slowest", "fastest"],
       [...copies].map(([group, rows]) => {
