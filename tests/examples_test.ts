@@ -9,6 +9,7 @@ import {
 } from "@std/assert";
 import { askPython, pythonPath } from "../examples/python.ts";
 import { compile } from "./native/cc.ts";
+import { compileModule, tvmFfiPath } from "./native/tvm_ffi.ts";
 import { skipped } from "./skipped.ts";
 
 interface Run {
@@ -139,6 +140,45 @@ Deno.test("The guide for your own library shows the C that is compiled", async (
   });
   assertEquals([matrix.shape, matrix.strides], [[200, 300], [300, 1]]);
   assertEquals(matrix.assign(1).copy().data, new Float32Array(60_000).fill(1));
+});
+
+const addOne = compileModule(
+  new URL("../examples/native/add_one.cc", import.meta.url),
+  "add_one",
+);
+
+Deno.test({
+  name:
+    "The page on TVM-FFI shows the kernel that is compiled, and code that runs",
+  ignore: addOne === null,
+  async fn() {
+    const page = await Deno.readTextFile(
+      new URL("../examples/tvm_ffi.md", import.meta.url),
+    );
+    const source = new URL("../examples/native/add_one.cc", import.meta.url);
+    const [, shown] = /```cpp\n([^]*?)```/.exec(page)!;
+    assertEquals(shown, await Deno.readTextFile(source));
+    assert(shown!.trim().split("\n").length <= 15);
+    const [first, errors] = page.matchAll(/```ts ignore\n([^]*?)```/g)
+      .map(([, code]) => code!).toArray();
+    const url = (path: string) => new URL(path, import.meta.url).href;
+    const code = (first! + errors)
+      .replace('"@dlpack/deno"', `"${url("../mod.ts")}"`)
+      .replace('"@dlpack/deno/tvm_ffi"', `"${url("../src/tvm_ffi/mod.ts")}"`)
+      .replace("{ TvmFfi }", "{ TvmFfi, TvmFfiError }")
+      .replace("./add_one.so", addOne!);
+    const file = await Deno.makeTempFile({ suffix: ".ts" });
+    await Deno.writeTextFile(file, code);
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-config", file],
+      env: { NO_COLOR: "1", TVM_FFI_LIBRARY: tvmFfiPath! },
+    }).output();
+    await Deno.remove(file);
+    const text = new TextDecoder();
+    const out = text.decode(stdout) + text.decode(stderr);
+    assertStringIncludes(out, "[2. 3. 4.]");
+    assertStringIncludes(out, "TypeError Mismatched number of arguments");
+  },
 });
 
 for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts", "npy.ts"]) {
