@@ -329,12 +329,19 @@ const copying: Record<
   },
 };
 
+/** The table is of Deno 2.9: what is otherwise in 2.7, it says so. */
+const isOld = Deno.version.deno.startsWith("2.7.");
+
 for (const [name, begin] of Object.entries(copying)) {
-  Deno.test(`${name} copies at the call, as the table says`, async () => {
-    const t = letters();
-    const pending = begin(t.data);
-    t[Symbol.dispose]();
-    all(await pending, 0x41);
+  Deno.test({
+    name: `${name} copies at the call, as the table says`,
+    ignore: isOld && name === "fs.write",
+    async fn() {
+      const t = letters();
+      const pending = begin(t.data);
+      t[Symbol.dispose]();
+      all(await pending, 0x41);
+    },
   });
 }
 
@@ -450,15 +457,19 @@ Deno.test("Node's pbkdf2 reads later: what it derives is right with during()", a
   assertEquals(await begin(), right);
 });
 
-Deno.test("Streams of Deno throw when the memory is gone", async () => {
-  const path = await Deno.makeTempFile();
-  using file = await Deno.open(path, { write: true });
-  const writer = file.writable.getWriter();
-  const t = letters();
-  const written = writer.write(t.data);
-  t[Symbol.dispose]();
-  await assertRejects(() => written, TypeError);
-  await Deno.remove(path);
+Deno.test({
+  name: "Streams of Deno throw when the memory is gone",
+  ignore: isOld,
+  async fn() {
+    const path = await Deno.makeTempFile();
+    using file = await Deno.open(path, { write: true });
+    const writer = file.writable.getWriter();
+    const t = letters();
+    const written = writer.write(t.data);
+    t[Symbol.dispose]();
+    await assertRejects(() => written, TypeError);
+    await Deno.remove(path);
+  },
 });
 
 Deno.test("Node's gzip takes it with during()", async () => {

@@ -418,7 +418,8 @@ export class Tensor<D extends DType = DType>
    * **Work that goes on after the call** must have ended before a library's
    * memory is given back, by `dispose` or by the garbage collector: wrap the
    * promise, `await t.during(file.write(t.bytes))`. Which functions copy what
-   * they are given, and which read it later, in Deno 2.9:
+   * they are given, and which read it later, in Deno 2.9 (in 2.7, Node's
+   * `fs.write` reads later, too, and `FsFile.writable` need not throw):
    *
    * | functions | what they do |
    * | --- | --- |
