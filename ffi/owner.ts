@@ -200,12 +200,11 @@ function startOf({ buffer, byteOffset }: ArrayBufferView): bigint {
 }
 
 /**
- * The lower halves of the addresses of structs that were seen to have an owner,
- * as many as a look takes no time: a map of all would cost a third of an import,
- * and one of objects a tenth.
+ * Who was seen to own a struct, by the lower half of its address: as many as a
+ * look takes no time. A map of all would cost a third of an import.
  */
 const CLAIMS = 1024;
-const claims = new Int32Array(CLAIMS);
+const claims = new Array<Managed | null>(CLAIMS).fill(null);
 
 /**
  * Takes a struct that a library is said to have handed over.
@@ -215,8 +214,13 @@ const claims = new Int32Array(CLAIMS);
  * @throws {BufferError} `"consumed"` when somebody is seen to own it already.
  */
 export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
-  const low = checkPlace(pointer) | 0;
-  if (claims[placeOf(low)] === low && isOwned(pointer, low)) {
+  const low = checkPlace(pointer);
+  const place = low >>> 4 & CLAIMS - 1;
+  const other = claims[place]!;
+  if (
+    other !== null && other.low === low && !isOver(other) &&
+    addressOf(pointerOf(other)) === addressOf(pointer)
+  ) {
     throw new BufferError(
       "consumed",
       `Cannot wrap 0x${addressOf(pointer).toString(16)}: a capsule or tensor ` +
@@ -269,27 +273,14 @@ export function notAPointer(value: unknown): TypeError {
   );
 }
 
-/** Notes that a struct has an owner, for whoever claims it again. */
+/** Notes who owns a struct, for whoever claims it again. */
 export function note(owner: Owner): void {
-  noteAt(managedOf(owner), lowWordOf(owner.pointer) | 0);
+  noteAt(managedOf(owner), lowWordOf(owner.pointer));
 }
 
 function noteAt(managed: Managed, low: number): void {
   managed.low = low;
-  claims[placeOf(low)] = low;
-}
-
-/** Where the lower half of an address is noted. */
-function placeOf(low: number): number {
-  return low >>> 4 & CLAIMS - 1;
-}
-
-/** Looks through all owners. */
-function isOwned(pointer: Deno.PointerObject, low: number): boolean {
-  const isIt = (managed: Managed): boolean =>
-    managed.low === low && !isOver(managed) &&
-    addressOf(pointerOf(managed)) === addressOf(pointer);
-  return unsettled.some((owner) => isIt(managedOf(owner))) || live.some(isIt);
+  claims[low >>> 4 & CLAIMS - 1] = managed;
 }
 
 /** What was kept for structs that were given away, whose deleters are C. */
@@ -636,7 +627,7 @@ function letGo(managed: Managed): void {
 function release(managed: Managed): void {
   if (isOver(managed)) return;
   const { library, deleteHere, after } = managed;
-  managed.after = null; // which may refer to much
+  managed.after = null; // a claim may refer to this for longer
   const deleter = deleteHere !== null ? 0n : deleterOf(managed);
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
@@ -678,8 +669,6 @@ function isOver({ state }: Managed): boolean {
 /** A managed tensor is not held any more. */
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
-  const place = placeOf(managed.low);
-  if (claims[place] === managed.low) claims[place] = 0;
   pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
   count--;
