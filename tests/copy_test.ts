@@ -9,7 +9,8 @@ import {
   type TypedArray,
 } from "../mod.ts";
 import { copyBytes, copyElements } from "../src/copy/elements.ts";
-import { type Axis, CACHED_ALL } from "../src/copy/kernels.ts";
+import { blockMover, MOST_BLOCK, tileOf } from "../src/copy/blocks.ts";
+import type { Axis } from "../src/copy/kernels.ts";
 import { type CopyPlan, planCopy } from "../src/copy/plan.ts";
 import { entriesOf } from "../src/dtype/packing.ts";
 import { dtypeByName, type DTypeInfo } from "../src/dtype/table.ts";
@@ -204,7 +205,7 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
   ["repeated few elements", strided(compact(9999, 7), 1, 0), 4, "pick"],
   ["repeated some elements", strided(compact(90, 17), 1, 0), 4, "lines"],
   ["repeated row", strided(compact(90, 50), 0, 1), 4, "lines"],
-  ["repeated matrix", strided(compact(9, 20, 30), 0, 1, 20), 4, "tiles"],
+  ["repeated matrix", strided(compact(9, 20, 30), 0, 1, 20), 4, "blocks"],
   ["repeated columns", strided(compact(20, 90, 30), 1, 0, 20), 4, "lines"],
   ["repeated twice", strided(compact(9, 20, 300), 0, 1, 0), 2, "fill"],
   ["backwards", turned(compact(40_001), 0), 1, "reverse"],
@@ -235,22 +236,10 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
   ["first and last colour", sliced([200, 3], null, [0, 3, 2]), 1, "pick"],
   ["each byte thrice", strided(compact(30000, 3), 1, 0), 1, "pick"],
   ...[1, 2, 4].flatMap((bytes): typeof planned => [
-    ["transposed", transposed([300, 270]), bytes, "tiles"],
-    ["transposed, odd", transposed([37, 143]), bytes, "tiles"],
-    ["transposed, few", transposed([4, 5]), bytes, "tiles"],
-    ["rotated right", turned(transposed([41, 23]), 1), bytes, "tiles"],
-    ["rotated left", turned(transposed([41, 23]), 0), bytes, "tiles"],
-    ["axes reversed", transposed([13, 9, 17]), bytes, "tiles"],
-    [
-      "axes permuted",
-      transposed([3, 5, 4, 6, 7], 0, 3, 1, 4, 2),
-      bytes,
-      "tiles",
-    ],
     ["2 channels first", transposed([300, 2]), bytes, "split"],
     ["3 channels first", transposed([9999, 3]), bytes, "split"],
     ["4 channels first", transposed([300, 4]), bytes, "split"],
-    ["4 channels first, few", transposed([12, 4]), bytes, "tiles"],
+    ["4 channels first, few", transposed([12, 4]), bytes, "lines"],
     [
       "channels first, backwards",
       turned(transposed([300, 3]), 0),
@@ -269,12 +258,6 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
       bytes,
       "split",
     ],
-    [
-      "repeated, rotated",
-      { shape: [9, 20, 30], strides: [0, -1, 20], offset: 19 },
-      bytes,
-      "tiles",
-    ],
     ["3 channels last", transposed([3, 9999]), bytes, "join"],
     ["4 channels last", transposed([4, 300]), bytes, "join"],
     ["3 channels last, few", transposed([3, 20]), bytes, "lines"],
@@ -285,10 +268,43 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
       "join",
     ],
   ]),
+  ...[1, 2, 4, 8, 16].flatMap((bytes): typeof planned => [
+    ["transposed", transposed([300, 270]), bytes, "blocks"],
+    ["transposed, odd", transposed([37, 143]), bytes, "blocks"],
+    ["transposed, few rows", transposed([16, 65]), bytes, "blocks"],
+    ["transposed, few columns", transposed([200, 16]), bytes, "blocks"],
+    ["transposed, some columns", transposed([200, 33]), bytes, "blocks"],
+    ["transposed, few", transposed([4, 5]), bytes, "lines"],
+    ["rotated right", turned(transposed([141, 23]), 1), bytes, "blocks"],
+    ["rotated left", turned(transposed([141, 23]), 0), bytes, "blocks"],
+    [
+      "repeated, rotated",
+      { shape: [9, 50, 30], strides: [0, -1, 50], offset: 49 },
+      bytes,
+      "blocks",
+    ],
+    ["axes reversed", transposed([20, 9, 67]), bytes, "blocks"],
+    [
+      "axes permuted",
+      transposed([3, 5, 19, 6, 71], 0, 3, 1, 4, 2),
+      bytes,
+      "blocks",
+    ],
+    [
+      "axes permuted, turned",
+      turned(turned(transposed([3, 5, 19, 6, 71], 0, 3, 1, 4, 2), 1), 2),
+      bytes,
+      "blocks",
+    ],
+    [
+      "of every other plane, transposed",
+      transposeLayout(sliced([5, 30, 70], [0, null, 2]), [2, 0, 1]),
+      bytes,
+      "blocks",
+    ],
+  ]),
   ...[8, 16].flatMap((bytes): typeof planned => [
-    ["transposed", transposed([300, 270]), bytes, "lines"],
-    ["axes reversed", transposed([13, 9, 17]), bytes, "lines"],
-    ["3 channels first", transposed([300, 3]), bytes, "lines"],
+    ["3 channels first", transposed([300, 3]), bytes, "blocks"],
     ["3 channels last", transposed([3, 300]), bytes, "lines"],
   ]),
   [
@@ -302,7 +318,7 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
     "transposed, of every other row and column",
     transposeLayout(sliced([90, 80], [0, null, 2], [0, null, 2]), []),
     4,
-    "tiles",
+    "lines",
   ],
   [
     "transposed bytes, of every other row and column",
@@ -313,7 +329,13 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
 ];
 
 /** Shuffles take WebAssembly; without it, loops do the same. */
-const shuffles: readonly Kernel[] = ["split", "join", "pick", "reverse"];
+const shuffles: readonly Kernel[] = [
+  "split",
+  "join",
+  "pick",
+  "reverse",
+  "blocks",
+];
 
 Deno.test("planCopy takes the kernel that fits, and copyBytes moves all", () => {
   const random = new Random();
@@ -354,35 +376,109 @@ function assertCopied(
   }
 }
 
-Deno.test("copyBytes transposes what does not fit into the cache", () => {
+Deno.test("copyBytes transposes what does not fit into a block", () => {
   const random = new Random();
-  const arrays = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
   for (
     const [rows, columns, bytes] of [
-      [1031, 1100, 4],
-      [513, 2100, 4],
-      [1530, 1435, 2],
-      [2070, 2100, 1],
+      [511, 1100, 1],
+      [1530, 335, 2],
+      [331, 1100, 4],
+      [67, 9000, 4],
+      [513, 310, 8],
+      [261, 237, 16],
     ] as const
   ) {
-    assert(rows * columns * bytes > CACHED_ALL);
-    const array = arrays[bytes];
+    assert(rows * columns * bytes > MOST_BLOCK);
     // Begins between two words.
     const source = random.bytes(1 + rows * columns * bytes).subarray(1);
     const into = new Uint8Array(rows * columns * bytes);
-    const layout = transposed([rows, columns]);
-    const plan = planCopy(layout, bytes);
-    assertEquals(plan.kernel, "tiles");
+    const plan = planCopy(transposed([rows, columns]), bytes);
+    if (isAvailable()) assertEquals(plan.kernel, "blocks");
     copyBytes(source, plan, into);
-    const from = new array(source.slice().buffer);
-    const copy = new array(into.buffer);
     let differences = 0;
     for (let i = 0; i < columns; i++) {
       for (let j = 0; j < rows; j++) {
-        if (copy[i * rows + j] !== from[j * columns + i]) differences++;
+        const [to, at] = [(i * rows + j) * bytes, (j * columns + i) * bytes];
+        for (let byte = 0; byte < bytes; byte++) {
+          if (into[to + byte] !== source[at + byte]) differences++;
+        }
       }
     }
     assertEquals(differences, 0, `${rows} x ${columns} of ${bytes} bytes`);
+  }
+});
+
+/** What there is to copy along axes, for elements of so many bytes. */
+function naiveMove(
+  from: Uint8Array,
+  at: number,
+  into: Uint8Array,
+  to: number,
+  bytes: number,
+  [axis, ...others]: readonly Axis[],
+): void {
+  if (axis === undefined) return into.set(from.subarray(at, at + bytes), to);
+  for (let k = 0; k < axis.length; k++) {
+    const [source, target] = [at + k * axis.from, to + k * axis.into];
+    naiveMove(from, source, into, target, bytes, others);
+  }
+}
+
+Deno.test("blockMover copies by blocks of any size, with gaps and backwards", () => {
+  if (!isAvailable()) return;
+  const random = new Random();
+  const between = (low: number, high: number): number =>
+    low + random.below(high - low + 1);
+  for (let round = 0; round < 400; round++) {
+    const run = random.pick([1, 2, 4, 8, 16] as const);
+    const [rows, columns] = tileOf(run, random.pick([1, 40 / run, 999]));
+    const lengths = [
+      between(rows, rows + 20),
+      between(columns, columns + 20),
+      ...Array.from({ length: random.below(3) }, () => between(1, 4)),
+    ];
+    const block = lengths.map((length, axis) =>
+      between([rows, columns][axis] ?? 1, length)
+    );
+    /** Steps in some order of the axes, the first one with no gap. */
+    const steps = (order: number[]): number[] => {
+      const steps: number[] = [];
+      let step: number = run;
+      for (const axis of order) {
+        const gap = axis === order[0] || random.below(2) === 0 ? 0 : run;
+        step += gap * random.below(3);
+        steps[axis] = step;
+        step *= lengths[axis]!;
+      }
+      return steps;
+    };
+    const others = lengths.map((_, axis) => axis).slice(2);
+    const from = steps([0, ...random.shuffle([1, ...others])]);
+    const into = steps([1, ...random.shuffle([0, ...others])]);
+    let [at, to, length, size] = [3, 5, run + 8, run + 8];
+    const axes = lengths.map((count, axis): Axis => {
+      const signs = [random.pick([1, 1, -1]), random.pick([1, 1, -1])];
+      if (axis === 0) signs[0] = 1;
+      if (axis === 1) signs[1] = 1;
+      const [reach, extent] = [from[axis]!, into[axis]!]
+        .map((step) => (count - 1) * step) as [number, number];
+      length += reach;
+      size += extent;
+      if (signs[0] === -1) at += reach;
+      if (signs[1] === -1) to += extent;
+      const repeats = axis > 1 && random.below(4) === 0;
+      return {
+        length: count,
+        from: repeats ? 0 : signs[0]! * from[axis]!,
+        into: signs[1]! * into[axis]!,
+      };
+    });
+    const source = random.bytes(length);
+    const copy = random.bytes(size);
+    const expected = copy.slice();
+    naiveMove(source, at, expected, to, run, axes);
+    blockMover(run, axes, block)(source, at, copy, to);
+    assertEquals(copy, expected, JSON.stringify({ run, axes, block }));
   }
 });
 
@@ -398,8 +494,8 @@ Deno.test("copyBytes copies random layouts, whatever it can see at a time", () =
     assertCopied(random, layout, bytes, JSON.stringify({ layout, bytes }));
   }
   // The others are for longer rows.
-  const usual = new Set<Kernel>(["fill", "lines", "runs", "tiles"]);
-  if (isAvailable()) usual.add("pick");
+  const usual = new Set<Kernel>(["fill", "lines", "runs"]);
+  if (isAvailable()) usual.add("pick").add("blocks");
   assertEquals(usual.difference(kernels), new Set<Kernel>());
 });
 
@@ -440,7 +536,7 @@ Deno.test("planCopy repeats what is inside of a long axis without steps", () => 
     strided(compact(100, 20, 30), 0, 1, 20),
     4,
   );
-  assertEquals(kernel, "tiles");
+  assertEquals(kernel, isAvailable() ? "blocks" : "lines");
   assertEquals(outer, [{ length: 100, from: 0, into: 2400 }]);
   assertEquals(repeatable, 1);
   assertEquals(inner.map(({ length }) => length), [20, 30]);

@@ -130,7 +130,7 @@ Deno.test("planMove goes through what is written as it lies", () => {
     { shape: [64, 48], strides: [1, 64], offset: 0 },
     4,
   );
-  assertEquals(turned.kernel, "tiles");
+  assertEquals(turned.kernel, "blocks");
   // What lies between rows is nobody's to repeat.
   const broadcast = planMove({ ...compact, strides: [0, 4, 1] }, padded, 1);
   assertEquals(broadcast.repeatable, 0);

@@ -2,19 +2,21 @@
 
 import { assertEquals } from "@std/assert";
 import {
+  apart,
   assemble,
   choose,
   i32,
   i64,
   load,
-  ratioOf,
+  pitch,
   select,
+  storedBytes,
   v128,
   type Value,
 } from "../src/wasm/assembler.ts";
 import { Random } from "./random.ts";
 
-const memory = new WebAssembly.Memory({ initial: 1 });
+const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
 const words = new Int32Array(memory.buffer);
 
 /** An expression, and what it is for two words. */
@@ -27,6 +29,7 @@ const operations: [
   make: (a: Value, b: Value) => Value,
   of: (a: number, b: number) => number,
 ][] = [
+  [i32.add, (a, b) => a + b | 0],
   [i32.sub, (a, b) => a - b | 0],
   [i32.and, (a, b) => a & b],
   [i32.or, (a, b) => a | b],
@@ -76,7 +79,7 @@ Deno.test("assemble() makes of any expression what it means", () => {
     const pairs = randomPairs(random, 12 + random.below(30));
     const results = [0, 0, 0].map(() => random.pick(pairs));
     const block = { bytes: 8, values: results.map(({ value }) => value) };
-    assertEquals(ratioOf(block), 1.5);
+    assertEquals(storedBytes(block), 12);
     const run = assemble(block, memory);
     const count = 1 + random.below(5);
     const numbers = Int32Array.from(
@@ -113,11 +116,39 @@ Deno.test("assemble() stores what is narrow, wide, and a vector", () => {
   const byte = i32.store8(load.i32());
   const vector = v128.const(Array.from({ length: 16 }, (_, i) => i));
   const block = { bytes: 4, values: [byte, i64.const(-(2n ** 62n)), vector] };
-  assertEquals(ratioOf(block), 25 / 4);
+  assertEquals(storedBytes(block), 25);
   words.set([0x12345678]);
   assemble(block, memory)(0, 4096, 1);
   const view = new DataView(memory.buffer, 4096);
   assertEquals(view.getUint8(0), 0x78);
   assertEquals(view.getBigInt64(1, true), -(2n ** 62n));
   for (let i = 0; i < 16; i++) assertEquals(view.getUint8(9 + i), i);
+});
+
+Deno.test("assemble() goes through rows of blocks, at any distances", () => {
+  // Two vectors of each of two rows, stored two by two.
+  const [[a, b], [c, d]] = load.rows(pitch, 2, 2) as [Value[], Value[]];
+  const run = assemble({
+    bytes: 32,
+    values: [a!, c!, b!, d!],
+    apart,
+    group: 2,
+    rows: { from: i32.shl(pitch, i32.const(1)), into: i32.const(1024) },
+  }, memory);
+  const bytes = new Uint8Array(memory.buffer);
+  bytes.set(new Random().bytes(8192));
+  const source = bytes.slice(0, 4096);
+  const expected = bytes.slice(4096, 8192);
+  for (let row = 0; row < 2; row++) {
+    for (let block = 0; block < 3; block++) {
+      for (let value = 0; value < 4; value++) {
+        const [upper, line] = [value >> 1, value & 1];
+        const at = 7 + row * 400 + block * 32 + line * 200 + upper * 16;
+        const to = 5 + row * 1024 + block * 32 + upper * 120 + line * 16;
+        expected.set(source.subarray(at, at + 16), to);
+      }
+    }
+  }
+  run(7, 4096 + 5, 3, 2, 200, 120);
+  assertEquals(bytes.slice(4096, 8192), expected);
 });

@@ -25,6 +25,8 @@ import {
 } from "../wasm/assembler.ts";
 import {
   CHUNK_BYTES,
+  get,
+  put,
   setTable,
   type Stage,
   stage,
@@ -54,10 +56,11 @@ function bytesOf({ buffer, byteOffset, byteLength }: TypedArray): Uint8Array {
 function kernel(bytes: number, values: () => readonly Value[]): Kernel {
   let made: Stage | undefined;
   return (from, into) => {
-    const { ratio, put, run, get } = made ??= stage({
+    const { stored, run } = made ??= stage({
       bytes,
       values: values(),
     });
+    const ratio = stored / bytes;
     const source = bytesOf(from);
     const target = bytesOf(into);
     const step = CHUNK_BYTES / Math.max(ratio, 1);

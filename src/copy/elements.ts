@@ -7,15 +7,14 @@
 import { entriesOf } from "../dtype/packing.ts";
 import type { DTypeInfo, TypedArray } from "../dtype/table.ts";
 import { extentOf, isContiguous, type Layout, sizeOf } from "../layout.ts";
+import { blockMover, type LaneWidth } from "./blocks.ts";
 import {
   type Axis,
   fill,
   type Memory,
   moveBitLine,
   moveLines,
-  type MovePair,
   moveRuns,
-  moveTiles,
   repeat,
   type Width,
   wordsOf,
@@ -246,6 +245,10 @@ function moveOf(
     case "pick":
       return (at, to) =>
         pickRuns(from, at, i.from, run, j.from, j.length, into, to, i.length);
+    case "blocks": {
+      const move = blockMover(run as LaneWidth, inner, plan.block);
+      return (at, to) => move(from, at, into, to);
+    }
     case "fill": {
       const places = [
         into.byteOffset,
@@ -262,14 +265,12 @@ function moveOf(
       return (at, to) =>
         fill(view, at, run as Width, words, to / run, i.length);
     }
-    case "tiles":
     case "lines": {
-      const move = kernel === "tiles" ? moveTiles : moveLines;
       const memory = { run, from: viewOf(from), into: viewOf(into) };
       if (Math.max(from.length, into.length) < reach) {
-        return (at, to) => move(memory, at, to, i, j);
+        return (at, to) => moveLines(memory, at, to, i, j);
       }
-      return (at, to) => moveParts(move, memory, at, to, i, j, reach);
+      return (at, to) => moveParts(memory, at, to, i, j, reach);
     }
   }
 }
@@ -278,9 +279,8 @@ function viewOf({ buffer, byteOffset, length }: Uint8Array): DataView {
   return new DataView(buffer, byteOffset, length);
 }
 
-/** Calls a kernel for parts that are small enough, of which it sees no more. */
+/** Moves parts that are small enough one by one, and sees no more of them. */
 function moveParts(
-  move: MovePair,
   memory: Memory,
   at: number,
   to: number,
@@ -299,7 +299,7 @@ function moveParts(
       from: windowOf(from, at + source.lowest, sourceSize),
       into: windowOf(into, to + target.lowest, targetSize),
     };
-    return move(part, -source.lowest, -target.lowest, i, j);
+    return moveLines(part, -source.lowest, -target.lowest, i, j);
   }
   const span = ({ length, from, into }: Axis): number =>
     (length - 1) * Math.max(Math.abs(from), Math.abs(into));
@@ -308,7 +308,6 @@ function moveParts(
   for (const [start, length] of [[0, half], [half, axis.length - half]]) {
     const part = { ...axis, length: length! };
     moveParts(
-      move,
       memory,
       at + start! * axis.from,
       to + start! * axis.into,

@@ -7,6 +7,7 @@
 import { type Layout, sizeOf } from "../layout.ts";
 import { isAvailable } from "../wasm/stage.ts";
 import { type Axis, type Width, wordOf } from "./kernels.ts";
+import { type LaneWidth, MOST_BLOCK, tileOf, VECTOR } from "./blocks.ts";
 import { MOST_MADE, MOST_PIXEL, MOST_PLANES } from "./shuffles.ts";
 
 /** A strided view by as few axes as possible; all in bytes, or in bits. */
@@ -33,7 +34,8 @@ interface Joined {
  * - split: axes [planes, pixels]: the runs of a pixel go to planes
  * - join: axes [pixels, planes]: the runs of planes make a pixel
  * - pick: axes [pixels, runs]: some runs of each pixel, in any order
- * - tiles: axes [i, j]; the source steps less along i, the copy along j
+ * - blocks: axes [i, j, ...]; the source has elements side by side along i, the
+ *   copy along j; `block` says how many of each axis make a block
  * - lines: any axes [i, j]
  */
 export interface CopyPlan {
@@ -45,7 +47,7 @@ export interface CopyPlan {
     | "split"
     | "join"
     | "pick"
-    | "tiles"
+    | "blocks"
     | "lines";
   /** Where the first byte is in the source. */
   readonly at: number;
@@ -64,6 +66,8 @@ export interface CopyPlan {
   readonly repeatable: number;
   /** The axes that the kernel goes along. */
   readonly inner: readonly Axis[];
+  /** How much of them it does at once. */
+  readonly block: readonly number[];
 }
 
 // Sizes in bytes from which another way is taken, estimated from what a call of
@@ -75,6 +79,8 @@ const WIDE_RUN = 64;
 const LONG_RUN = 1024;
 /** Rows are filled, reversed or shuffled by one call, not word by word. */
 const LONG_ROW = 256;
+/** Blocks are turned by vectors, not word by word. */
+const LARGE_BLOCK = 1024;
 /** What repeats itself is copied from the copy. */
 const LONG_REPEAT = 4096;
 
@@ -210,7 +216,8 @@ function chooseKernel({ at, to, isCompact, run, axes }: Joined): CopyPlan {
     );
   const plan = (kernel: CopyPlan["kernel"], ...inner: Axis[]): CopyPlan => {
     const outer = axes.filter((axis) => !inner.includes(axis));
-    return { kernel, at, to, start: to, run, outer, repeatable, inner };
+    const block = inner.map(({ length }) => length);
+    return { kernel, at, to, start: to, run, outer, repeatable, inner, block };
   };
   const j = axes.at(-1);
   if (j === undefined) return plan("runs", ONE);
@@ -231,9 +238,10 @@ function chooseKernel({ at, to, isCompact, run, axes }: Joined): CopyPlan {
   if (i !== undefined) {
     if (canShuffle && isSplit(run, i, j)) return turned(plan("split", i, j));
     if (canShuffle && isJoin(run, i, j)) return plan("join", i, j);
-    return fitsTiles(run, i, j) && (isDense || run === 4)
-      ? turned(plan("tiles", i, j))
-      : plan("lines", i, j);
+    if (canShuffle && fitsBlocks(run, i, j) && isNested(run, body)) {
+      return inBlocks(plan, run, i, j, body);
+    }
+    return plan("lines", i, j);
   }
   if (canShuffle && isPick(run, j, ONE)) return plan("pick", j, ONE);
   const around = body.at(-2) ?? ONE;
@@ -282,7 +290,7 @@ function splitRuns(joined: Joined): Joined {
 /** For kernels that go along more axes than there are. */
 export const ONE: Axis = { length: 1, from: 0, into: 0 };
 
-/** Runs that are worth shuffles and tiles: wider ones are as fast along lines. */
+/** Runs that are worth shuffles: wider ones are as fast along lines. */
 function isShort(run: number): boolean {
   return run === 1 || run === 2 || run === 4;
 }
@@ -301,20 +309,112 @@ function nearestAxis(axes: readonly Axis[], j: Axis): Axis | undefined {
   return nearest === j ? undefined : nearest;
 }
 
-function fitsTiles(run: number, i: Axis, j: Axis): boolean {
-  if (!isShort(run) || i.length < 4 || j.length < 4) return false;
-  // Several of these are read at once: they must lie side by side.
-  return run === 4 || Math.abs(i.from) === run;
+/** Whether there is a tile at least, and enough of them. */
+function fitsBlocks(run: number, i: Axis, j: Axis): run is LaneWidth {
+  if (!isWidth(run) && run !== VECTOR) return false;
+  if (i.length * j.length * run < LARGE_BLOCK) return false;
+  const [rows, columns] = tileOf(run as LaneWidth, i.length);
+  return Math.abs(i.from) === run && i.length >= rows && j.length >= columns;
+}
+
+/** Whether no two elements go to one place. */
+function isNested(run: number, axes: readonly Axis[]): boolean {
+  return axes.every(({ into }, k) => {
+    const inner = axes[k + 1] ?? { length: 1, into: run };
+    return into >= inner.length * inner.into;
+  });
+}
+
+/** The axes along which a side has no gaps, from the innermost on. */
+function denseAxes(
+  run: number,
+  axes: readonly Axis[],
+  side: "from" | "into",
+): number[] {
+  const order = axes.map((_, axis) => axis)
+    .sort((a, b) => Math.abs(axes[a]![side]) - Math.abs(axes[b]![side]));
+  const dense: number[] = [];
+  let bytes = run;
+  for (const axis of order) {
+    const step = Math.abs(axes[axis]![side]);
+    if (step === bytes) {
+      dense.push(axis);
+      bytes *= axes[axis]!.length;
+    } else if (step > 0) break;
+  }
+  return dense;
+}
+
+/**
+ * How much of each axis is a block: of both sides, what lies side by side is to
+ * be long.
+ */
+function blockOf(run: LaneWidth, axes: readonly Axis[]): number[] {
+  const bytes = axes.reduce(
+    (bytes, { length }) => bytes * length,
+    run as number,
+  );
+  if (bytes <= MOST_BLOCK) return axes.map(({ length }) => length);
+  const least = tileOf(run, axes[0]!.length);
+  const block = axes.map((_, axis) => least[axis] ?? 1);
+  const length = (axis: number): number => axes[axis]!.length;
+  const chains = [denseAxes(run, axes, "from"), denseAxes(run, axes, "into")];
+  /** The first axis of which there is more, and what lies side by side. */
+  const end = (
+    chain: number[],
+  ): { axis: number | undefined; bytes: number } => {
+    let bytes: number = run;
+    for (const axis of chain) {
+      bytes *= block[axis]!;
+      if (block[axis]! < length(axis)) return { axis, bytes };
+    }
+    return { axis: undefined, bytes };
+  };
+  const grow = (): boolean => {
+    const ends = chains.map(end).sort((a, b) => a.bytes - b.bytes);
+    const bytes = block.reduce((a, b) => a * b, run);
+    for (const { axis } of ends) {
+      if (axis === undefined) continue;
+      const more = Math.min(2 * block[axis]!, length(axis));
+      if (bytes / block[axis]! * more > MOST_BLOCK) continue;
+      block[axis] = more;
+      return true;
+    }
+    return false;
+  };
+  while (grow());
+  // Blocks of one size.
+  return block.map((most, axis) => {
+    const even = Math.ceil(length(axis) / Math.ceil(length(axis) / most));
+    return Math.max(even, least[axis] ?? 1);
+  });
+}
+
+function inBlocks(
+  plan: (kernel: "blocks", ...inner: Axis[]) => CopyPlan,
+  run: LaneWidth,
+  i: Axis,
+  j: Axis,
+  body: readonly Axis[],
+): CopyPlan {
+  const axes = [i, j, ...body.filter((axis) => axis !== i && axis !== j)];
+  const block = blockOf(run, axes);
+  const isIn = (axis: number): boolean => axis < 2 || block[axis]! > 1;
+  const inner = axes.filter((_, axis) => isIn(axis));
+  return {
+    ...turned(plan("blocks", ...inner)),
+    block: block.filter((_, axis) => isIn(axis)),
+  };
 }
 
 /** Goes along the first axis of the kernel from its end, if it steps back. */
 function turned(plan: CopyPlan): CopyPlan {
-  const [{ length, from, into }, j] = plan.inner as [Axis, Axis];
+  const [{ length, from, into }, ...others] = plan.inner as [Axis, Axis];
   if (from >= 0) return plan;
   return {
     ...plan,
     at: plan.at + (length - 1) * from,
     to: plan.to + (length - 1) * into,
-    inner: [{ length, from: -from, into: -into }, j],
+    inner: [{ length, from: -from, into: -into }, ...others],
   };
 }

@@ -7,7 +7,7 @@
  */
 
 import { i8x16, load, v128, type Value } from "../wasm/assembler.ts";
-import { CHUNK_BYTES, type Stage, stage } from "../wasm/stage.ts";
+import { CHUNK_BYTES, get, put, type Stage, stage } from "../wasm/stage.ts";
 
 /** The bytes of a vector. */
 const VECTOR = 16;
@@ -127,7 +127,7 @@ export function splitPixels(
   planes: number,
   count: number,
 ): void {
-  const { put, run: go, get } = stageOf(
+  const { run: go } = stageOf(
     `split ${pixel} ${run} ${planes}`,
     () => splitter(pixel, run, planes),
   );
@@ -167,7 +167,7 @@ export function pickRuns(
   count: number,
 ): void {
   const back = Math.min(0, (runs - 1) * step);
-  const { bytes: blockBytes, put, run: go, get } = stageOf(
+  const { stored, run: go } = stageOf(
     `pick ${pixel} ${run} ${step} ${runs}`,
     () => {
       const order = Array.from(
@@ -185,7 +185,7 @@ export function pickRuns(
     const start = at + back + done * pixel;
     // The memory may end behind the last run.
     put(from.subarray(start, start + (some - 1) * pixel + span));
-    go(Math.ceil(some * pixel / blockBytes));
+    go(Math.ceil(some * bytes / stored));
     into.set(get(some * bytes), to + done * bytes);
   }
 }
@@ -210,7 +210,7 @@ export function joinPixels(
   planes: number,
   count: number,
 ): void {
-  const { put, run: go, get } = stageOf(
+  const { run: go } = stageOf(
     `join ${run} ${planes}`,
     () => joiner(run, planes),
   );
@@ -242,7 +242,7 @@ export function reverseRuns(
   to: number,
   count: number,
 ): void {
-  const { put, run: go, get } = stageOf(
+  const { run: go } = stageOf(
     `reverse ${run}`,
     () => reverser(run),
   );

@@ -84,6 +84,7 @@ export const i32 = {
   const: (value: number): Value => op("i32", 0x41, ...s64(BigInt(value)))(),
   eq: op("i32", 0x46),
   ne: op("i32", 0x47),
+  add: op("i32", 0x6a),
   sub: op("i32", 0x6b),
   and: op("i32", 0x71),
   or: op("i32", 0x72),
@@ -233,14 +234,33 @@ const [DROP, LOCAL_GET, LOCAL_SET, LOCAL_TEE] = [
   0x21,
   0x22,
 ] as const;
-const I32_ADD = 0x6a;
 const NO_RESULT = 0x40;
 
-/** The parameters of a function: addresses of a block of each side, and how many. */
-const [FROM, INTO, COUNT] = [0, 1, 2] as const;
-const PARAMETERS = 3;
+/**
+ * The parameters of a function: addresses of a block of each side, how many
+ * blocks and rows of them there are, and two distances, for those that want
+ * some.
+ */
+const [FROM, INTO, COUNT, ROWS, PITCH, APART] = [0, 1, 2, 3, 4, 5] as const;
+const PARAMETERS = 6;
 
-const from: Value = { type: "i32", code: [LOCAL_GET, FROM], operands: [] };
+function parameter(local: number): Value {
+  return { type: "i32", code: [LOCAL_GET, ...u32(local)], operands: [] };
+}
+
+const from = parameter(FROM);
+
+/** The first distance that is given at the call, in bytes. */
+export const pitch: Value = parameter(PITCH);
+/** The second one. */
+export const apart: Value = parameter(APART);
+
+/** Addresses that lie so far apart, from one on. */
+function addresses(first: Value, distance: Value, count: number): Value[] {
+  const all = [first];
+  while (all.length < count) all.push(i32.add(all.at(-1)!, distance));
+  return all;
+}
 
 /** Loads a value of a block, a number of bytes behind its start. */
 export const load = {
@@ -249,6 +269,14 @@ export const load = {
   i64: (at = 0): Value => op("i64", 0x29, 0, ...u32(at))(from),
   f64: (at = 0): Value => op("f64", 0x2b, 0, ...u32(at))(from),
   v128: (at = 0): Value => op("v128", 0xfd, 0x00, 0, ...u32(at))(from),
+  /** Rows of vectors side by side, a distance apart. */
+  rows: (distance: Value, rows: number, columns: number): Value[][] =>
+    addresses(from, distance, rows).map((address) =>
+      Array.from(
+        { length: columns },
+        (_, i) => op("v128", 0xfd, 0x00, 0, ...u32(16 * i))(address),
+      )
+    ),
 } as const;
 
 const stores: Readonly<Record<Type, { code: number[]; bytes: number }>> = {
@@ -262,15 +290,29 @@ const stores: Readonly<Record<Type, { code: number[]; bytes: number }>> = {
 /** What a block becomes. */
 export interface Block {
   /** From one block to the next, in bytes; negative: backwards. */
-  readonly bytes: number;
+  readonly bytes: number | Value;
   /** The values that are stored, side by side. */
   readonly values: readonly Value[];
   /** How far apart they are stored instead, all of one type, in bytes. */
-  readonly apart?: number;
+  readonly apart?: number | Value;
+  /** How many of them lie side by side all the same; else one. */
+  readonly group?: number;
+  /** From one row of blocks to the next, in bytes, of both sides. */
+  readonly rows?: { readonly from: Value; readonly into: Value };
 }
 
-/** Goes through `count` blocks from one address, and stores at another. */
-export type BlockFunction = (from: number, into: number, count: number) => void;
+/**
+ * Goes through `count` blocks from one address, and stores at another; through
+ * `rows` of so many if blocks have rows.
+ */
+export type BlockFunction = (
+  from: number,
+  into: number,
+  count: number,
+  rows?: number,
+  pitch?: number,
+  apart?: number,
+) => void;
 
 /** How a value is stored. */
 function storeOf(
@@ -279,21 +321,30 @@ function storeOf(
   return narrow ?? stores[type];
 }
 
-/** How many bytes are stored for each that is loaded. */
-export function ratioOf({ bytes, values }: Block): number {
-  return values.reduce((sum, value) => sum + storeOf(value).bytes, 0) / bytes;
+/** How many bytes are stored of a block. */
+export function storedBytes({ values }: Block): number {
+  return values.reduce((sum, value) => sum + storeOf(value).bytes, 0);
 }
 
-/** Makes a function that goes through a memory. */
+/** The bytes of a page of memory. */
+export const PAGE = 65536;
+
+/**
+ * Makes a function that goes through a memory. That must not grow: V8 looks at
+ * every address whether it is in the memory, and does so in half the time if it
+ * knows its size.
+ */
 export function assemble(
   block: Block,
   memory: WebAssembly.Memory,
 ): BlockFunction {
   const type = [0x60, ...vector(Array(PARAMETERS).fill([types.i32])), 0];
+  const pages = u32(memory.buffer.byteLength / PAGE);
+  const limits = [...pages, ...pages];
   const module = new WebAssembly.Module(Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, type),
-    ...section(2, [...text("js"), ...text("memory"), 0x02, 0x00, 0]),
+    ...section(2, [...text("js"), ...text("memory"), 0x02, 0x01, ...limits]),
     ...section(3, [0]),
     ...section(7, [...text("run"), 0x00, 0]),
     ...section(10, functionOf(block)),
@@ -316,7 +367,7 @@ function section(id: number, item: readonly number[]): number[] {
   return [id, ...u32(content.length), ...content];
 }
 
-/** How often each value is used by some values, which are used once. */
+/** How often each value is used by some values, which are used once each time. */
 function usesIn(values: readonly Value[]): Map<Value, number> {
   const uses = new Map<Value, number>();
   const count = (value: Value): void => {
@@ -328,9 +379,16 @@ function usesIn(values: readonly Value[]): Map<Value, number> {
   return uses;
 }
 
-/** A loop over blocks. */
-function functionOf({ bytes, values, apart }: Block): number[] {
-  const uses = usesIn(values);
+/** A loop over blocks, and perhaps one over rows of them. */
+function functionOf(
+  { bytes, values, apart, group = 1, rows }: Block,
+): number[] {
+  const to = parameter(INTO);
+  const groups = typeof apart === "object"
+    ? addresses(to, apart, values.length / group)
+    : [];
+  const targets = values.map((_, i) => groups[Math.floor(i / group)] ?? to);
+  const uses = usesIn([...values, ...targets]);
   const locals: Type[] = [];
   const places = new Map<Value, number>();
   /** Whether it is worth a local: small constants and parameters are not. */
@@ -385,20 +443,45 @@ function functionOf({ bytes, values, apart }: Block): number[] {
   let into = 0;
   const body = values.flatMap((value, i) => {
     const { code, bytes } = storeOf(value);
-    const at = apart === undefined ? into : i * apart;
-    into = apart === undefined ? into + bytes : bytes;
-    const stored = [...emit(value), ...code, 0, ...u32(at)];
-    return [LOCAL_GET, INTO, ...stored];
+    const at = apart === undefined
+      ? into
+      : typeof apart === "number"
+      ? i * apart
+      : i % group * bytes;
+    into = apart === undefined ? into + bytes : group * bytes;
+    return [...emit(targets[i]!), ...emit(value), ...code, 0, ...u32(at)];
   });
-  const plus = (local: number, by: number): number[] => [
-    ...[LOCAL_GET, local, ...i32.const(by).code, I32_ADD],
-  ];
-  const code = [
-    ...vector(locals.map((type) => [1, types[type]])),
-    ...[...before, LOOP, NO_RESULT, ...body],
+  const plus = (local: number, by: number | Value): number[] => {
+    const step = typeof by === "number" ? i32.const(by) : by;
+    return emit(i32.add(parameter(local), step));
+  };
+  let loop = [
+    ...[LOOP, NO_RESULT, ...body],
     ...[...plus(FROM, bytes), LOCAL_SET, FROM],
     ...[...plus(INTO, into), LOCAL_SET, INTO],
-    ...[...plus(COUNT, -1), LOCAL_TEE, COUNT, BR_IF, 0, END, END],
+    ...[...plus(COUNT, -1), LOCAL_TEE, COUNT, BR_IF, 0, END],
+  ];
+  if (rows !== undefined) {
+    const starts = [FROM, INTO, COUNT].map((local) => {
+      const kept = PARAMETERS + locals.push("i32") - 1;
+      return { local, kept };
+    });
+    const [from, into, count] = starts.map(({ kept }) => kept);
+    loop = [
+      ...[LOOP, NO_RESULT],
+      ...starts.flatMap(({ local, kept }) => [
+        ...[LOCAL_GET, local, LOCAL_SET, ...u32(kept)],
+      ]),
+      ...loop,
+      ...[...plus(from!, rows.from), LOCAL_SET, FROM],
+      ...[...plus(into!, rows.into), LOCAL_SET, INTO],
+      ...[LOCAL_GET, ...u32(count!), LOCAL_SET, COUNT],
+      ...[...plus(ROWS, -1), LOCAL_TEE, ROWS, BR_IF, 0, END],
+    ];
+  }
+  const code = [
+    ...vector(locals.map((type) => [1, types[type]])),
+    ...[...before, ...loop, END],
   ];
   return [...u32(code.length), ...code];
 }
