@@ -54,11 +54,11 @@ export type Tile = readonly [rows: number, columns: number];
 
 /**
  * The tile for an axis of the source of so many elements: a line of the cache
- * if there are as many.
+ * where that takes few instructions.
  */
 export function tileOf(width: LaneWidth, length: number): Tile {
   const side = VECTOR / width;
-  const strips = length >= 4 * side ? 4 : length >= 2 * side ? 2 : 1;
+  const strips = side <= 4 && length >= 4 * side ? 4 : 1;
   return [strips * side, Math.max(side, 4)];
 }
 

@@ -188,8 +188,10 @@ export function moveRuns(
   length: number,
   axis: Axis,
 ): void {
+  const { buffer, byteOffset } = from;
   for (let k = 0; k < axis.length; k++) {
-    into.set(from.subarray(at, at + length), to);
+    // It takes less time than subarray().
+    into.set(new Uint8Array(buffer, byteOffset + at, length), to);
     at += axis.from;
     to += axis.into;
   }

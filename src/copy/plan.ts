@@ -238,7 +238,8 @@ function chooseKernel({ at, to, isCompact, run, axes }: Joined): CopyPlan {
   if (i !== undefined) {
     if (canShuffle && isSplit(run, i, j)) return turned(plan("split", i, j));
     if (canShuffle && isJoin(run, i, j)) return plan("join", i, j);
-    if (canShuffle && fitsBlocks(run, i, j) && isNested(run, body)) {
+    const isLarge = bytesOf(run, body) >= LARGE_BLOCK;
+    if (canShuffle && isLarge && fitsBlocks(run, i, j) && isNested(run, body)) {
       return inBlocks(plan, run, i, j, body);
     }
     return plan("lines", i, j);
@@ -309,10 +310,13 @@ function nearestAxis(axes: readonly Axis[], j: Axis): Axis | undefined {
   return nearest === j ? undefined : nearest;
 }
 
-/** Whether there is a tile at least, and enough of them. */
+function bytesOf(run: number, axes: readonly Axis[]): number {
+  return axes.reduce((bytes, { length }) => bytes * length, run);
+}
+
+/** Whether there is a tile at least. */
 function fitsBlocks(run: number, i: Axis, j: Axis): run is LaneWidth {
   if (!isWidth(run) && run !== VECTOR) return false;
-  if (i.length * j.length * run < LARGE_BLOCK) return false;
   const [rows, columns] = tileOf(run as LaneWidth, i.length);
   return Math.abs(i.from) === run && i.length >= rows && j.length >= columns;
 }
@@ -350,11 +354,7 @@ function denseAxes(
  * be long.
  */
 function blockOf(run: LaneWidth, axes: readonly Axis[]): number[] {
-  const bytes = axes.reduce(
-    (bytes, { length }) => bytes * length,
-    run as number,
-  );
-  if (bytes <= MOST_BLOCK) return axes.map(({ length }) => length);
+  if (bytesOf(run, axes) <= MOST_BLOCK) return axes.map(({ length }) => length);
   const least = tileOf(run, axes[0]!.length);
   const block = axes.map((_, axis) => least[axis] ?? 1);
   const length = (axis: number): number => axes[axis]!.length;

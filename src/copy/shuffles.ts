@@ -19,6 +19,19 @@ export const MOST_MADE = 64;
 /** The most planes that a pixel is made of. */
 export const MOST_PLANES = 4;
 
+/**
+ * How often a loop does what makes so many vectors before it begins again, which
+ * costs as much as a vector.
+ */
+function timesFor(values: number): number {
+  return Math.ceil(4 / values);
+}
+
+/** The numbers from 0 on. */
+function upTo(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
 /** A vector of bytes of others, by their numbers, counted through all of them. */
 function gather(vectors: readonly Value[], numbers: readonly number[]): Value {
   const parts = vectors.flatMap((vector, v) => {
@@ -31,8 +44,9 @@ function gather(vectors: readonly Value[], numbers: readonly number[]): Value {
   return parts.reduce((a, b) => v128.or(a, b));
 }
 
-function vectorsOf(count: number, distance: number = VECTOR): Value[] {
-  return Array.from({ length: count }, (_, i) => load.v128(i * distance));
+/** Vectors at a distance, from byte `at` on. */
+function vectorsOf(count: number, distance = VECTOR, at = 0): Value[] {
+  return upTo(count).map((i) => load.v128(at + i * distance));
 }
 
 /** How far apart in a chunk the planes are. */
@@ -54,54 +68,72 @@ function greatestDivisor(a: number, b: number): number {
 
 /** Takes pixels apart: each run of them goes to a plane. */
 function splitter(pixel: number, run: number, planes: number): Stage {
-  const vectors = vectorsOf(pixel / run);
-  const values = Array.from({ length: planes }, (_, plane) => {
-    const of = (byte: number): number =>
-      Math.floor(byte / run) * pixel + plane * run + byte % run;
-    return gather(vectors, Array.from({ length: VECTOR }, (_, i) => of(i)));
-  });
-  const bytes = vectors.length * VECTOR;
-  return stage({ bytes, values, apart: planeBytes(planes) });
+  const count = pixel / run;
+  const times = timesFor(planes);
+  const bytes = count * VECTOR;
+  const groups = upTo(times).map((k) => vectorsOf(count, VECTOR, k * bytes));
+  const values = upTo(planes).flatMap((plane) =>
+    groups.map((vectors) =>
+      gather(
+        vectors,
+        upTo(VECTOR).map((byte) =>
+          Math.floor(byte / run) * pixel + plane * run + byte % run
+        ),
+      )
+    )
+  );
+  const apart = planeBytes(planes);
+  return stage({ bytes: times * bytes, values, apart, group: times });
 }
 
 /** Takes some bytes of each pixel, in the order given. */
 function picker(pixel: number, order: readonly number[]): Stage {
   const { length } = order;
   const unit = greatestDivisor(greatestDivisor(pixel, length), VECTOR);
-  const vectors = vectorsOf(pixel / unit);
-  const of = (byte: number): number =>
-    Math.floor(byte / length) * pixel + order[byte % length]!;
-  const values = Array.from({ length: length / unit }, (_, v) =>
-    gather(
-      vectors,
-      Array.from({ length: VECTOR }, (_, i) => of(v * VECTOR + i)),
-    ));
-  return stage({ bytes: vectors.length * VECTOR, values });
+  const bytes = pixel / unit * VECTOR;
+  const values = upTo(timesFor(length / unit)).flatMap((k) => {
+    const vectors = vectorsOf(pixel / unit, VECTOR, k * bytes);
+    return upTo(length / unit).map((v) =>
+      gather(
+        vectors,
+        upTo(VECTOR).map((i) => {
+          const byte = v * VECTOR + i;
+          return Math.floor(byte / length) * pixel + order[byte % length]!;
+        }),
+      )
+    );
+  });
+  return stage({ bytes: timesFor(length / unit) * bytes, values });
 }
 
 /** Puts pixels together: a run of each plane beside the others. */
 function joiner(run: number, planes: number): Stage {
-  const vectors = vectorsOf(planes, planeBytes(planes));
-  const values = vectors.map((_, v) =>
-    gather(
-      vectors,
-      Array.from({ length: VECTOR }, (_, i) => {
-        const part = Math.floor((v * VECTOR + i) / run);
-        const byte = Math.floor(part / planes) * run + i % run;
-        return part % planes * VECTOR + byte;
-      }),
-    )
-  );
-  return stage({ bytes: VECTOR, values });
+  const times = timesFor(planes);
+  const values = upTo(times).flatMap((k) => {
+    const vectors = vectorsOf(planes, planeBytes(planes), k * VECTOR);
+    return vectors.map((_, v) =>
+      gather(
+        vectors,
+        upTo(VECTOR).map((i) => {
+          const part = Math.floor((v * VECTOR + i) / run);
+          const byte = Math.floor(part / planes) * run + i % run;
+          return part % planes * VECTOR + byte;
+        }),
+      )
+    );
+  });
+  return stage({ bytes: times * VECTOR, values });
 }
+
+/** How many bytes are turned around at once. */
+const TURNED = timesFor(1) * VECTOR;
 
 /** Turns the order of runs around. */
 function reverser(run: number): Stage {
-  const numbers = Array.from(
-    { length: VECTOR },
-    (_, i) => VECTOR - run - i + 2 * (i % run),
-  );
-  return stage({ bytes: -VECTOR, values: [gather(vectorsOf(1), numbers)] });
+  const numbers = upTo(VECTOR).map((i) => VECTOR - run - i + 2 * (i % run));
+  const values = vectorsOf(timesFor(1)).toReversed()
+    .map((vector) => gather([vector], numbers));
+  return stage({ bytes: -TURNED, values });
 }
 
 /**
@@ -127,18 +159,20 @@ export function splitPixels(
   planes: number,
   count: number,
 ): void {
-  const { run: go } = stageOf(
+  const { stored, run: go } = stageOf(
     `split ${pixel} ${run} ${planes}`,
     () => splitter(pixel, run, planes),
   );
   const apart = planeBytes(planes);
-  const most = Math.floor(Math.min(CHUNK_BYTES / pixel, apart / run));
+  // What is stored beyond the last run must not reach the next plane.
+  const room = apart - stored / planes;
+  const most = Math.floor(Math.min(CHUNK_BYTES / pixel, room / run));
   for (let done = 0; done < count; done += most) {
     const some = Math.min(most, count - done);
     const start = at + done * pixel;
     // The memory may end behind the last run.
     put(from.subarray(start, start + (some - 1) * pixel + planes * run));
-    go(Math.ceil(some * run / VECTOR));
+    go(Math.ceil(some * run * planes / stored));
     for (let p = 0; p < planes; p++) {
       into.set(get(some * run, p * apart), to + p * plane + done * run);
     }
@@ -210,7 +244,7 @@ export function joinPixels(
   planes: number,
   count: number,
 ): void {
-  const { run: go } = stageOf(
+  const { stored, run: go } = stageOf(
     `join ${run} ${planes}`,
     () => joiner(run, planes),
   );
@@ -222,7 +256,7 @@ export function joinPixels(
       const start = at + p * plane + done * run;
       put(from.subarray(start, start + some * run), p * apart);
     }
-    go(Math.ceil(some * run / VECTOR));
+    go(Math.ceil(some * run * planes / stored));
     into.set(get(some * run * planes), to + done * run * planes);
   }
 }
@@ -251,7 +285,7 @@ export function reverseRuns(
     const bytes = Math.min(most, count - done) * run;
     const end = at + run - done * run;
     put(from.subarray(end - bytes, end));
-    go(Math.ceil(bytes / VECTOR), bytes - VECTOR);
+    go(Math.ceil(bytes / TURNED), bytes - TURNED);
     into.set(get(bytes), to + done * run);
   }
 }

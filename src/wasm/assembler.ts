@@ -394,94 +394,107 @@ function functionOf(
   /** Whether it is worth a local: small constants and parameters are not. */
   const isKept = (value: Value): boolean =>
     uses.get(value)! > 1 && value.operands.length > 0;
-  const emit = (value: Value): number[] => {
-    const place = places.get(value);
-    if (place !== undefined) return [LOCAL_GET, ...u32(place)];
-    const code = value.code[0] === IF
-      ? emitChoice(value)
-      : [...value.operands.flatMap(emit), ...value.code];
-    return isKept(value) ? [...code, LOCAL_TEE, ...u32(keep(value))] : code;
-  };
   const keep = (value: Value): number => {
     const place = PARAMETERS + locals.push(value.type) - 1;
     places.set(value, place);
     return place;
   };
+  const body: number[] = [];
+  const emit = (value: Value): void => {
+    const place = places.get(value);
+    if (place !== undefined) return void body.push(LOCAL_GET, ...u32(place));
+    if (value.code[0] === IF) emitChoice(value);
+    else {
+      value.operands.forEach(emit);
+      body.push(...value.code);
+    }
+    if (isKept(value)) body.push(LOCAL_TEE, ...u32(keep(value)));
+  };
   /** What is used elsewhere, too, must be there whichever way is taken. */
   const emitShared = (
     value: Value,
     inside: ReadonlyMap<Value, number>,
-  ): number[] => {
-    if (places.has(value)) return [];
+  ): void => {
+    if (places.has(value)) return;
     const isShared = isKept(value) && inside.get(value)! < uses.get(value)!;
-    if (isShared) return [...emit(value), DROP];
-    return value.operands.flatMap((operand) => emitShared(operand, inside));
+    if (isShared) {
+      emit(value);
+      body.push(DROP);
+    } else value.operands.forEach((operand) => emitShared(operand, inside));
   };
-  const emitChoice = ({ type, operands }: Value): number[] => {
+  const emitChoice = ({ type, operands }: Value): void => {
     const [a, b, condition] = operands as [Value, Value, Value];
-    return [
-      ...[a, b].flatMap((value) => emitShared(value, usesIn([value]))),
-      ...emit(condition),
-      ...[IF, types[type], ...emit(a), ELSE, ...emit(b), END],
-    ];
+    for (const value of [a, b]) emitShared(value, usesIn([value]));
+    emit(condition);
+    body.push(IF, types[type]);
+    emit(a);
+    body.push(ELSE);
+    emit(b);
+    body.push(END);
   };
+  const add = (local: number, by: number | Value): void =>
+    emit(
+      i32.add(parameter(local), typeof by === "number" ? i32.const(by) : by),
+    );
 
   // Constant vectors take V8 several instructions: it makes them once, before.
   const constants = new Map<string, number>();
-  const before = [...uses.keys()].flatMap((value) => {
-    if (value.type !== "v128" || value.operands.length > 0) return [];
+  for (const value of uses.keys()) {
+    if (value.type !== "v128" || value.operands.length > 0) continue;
     const known = constants.get(`${value.code}`);
     if (known !== undefined) {
       places.set(value, known);
-      return [];
+      continue;
     }
     const place = keep(value);
     constants.set(`${value.code}`, place);
-    return [...value.code, LOCAL_SET, ...u32(place)];
-  });
+    body.push(...value.code, LOCAL_SET, ...u32(place));
+  }
 
+  /** Where a row begins, and how many blocks it has. */
+  const starts = rows === undefined ? [] : [FROM, INTO, COUNT].map((local) => ({
+    local,
+    kept: u32(PARAMETERS + locals.push("i32") - 1),
+  }));
+  if (rows !== undefined) body.push(LOOP, NO_RESULT);
+  for (const { local, kept } of starts) {
+    body.push(LOCAL_GET, local, LOCAL_SET, ...kept);
+  }
+  body.push(LOOP, NO_RESULT);
   let into = 0;
-  const body = values.flatMap((value, i) => {
+  values.forEach((value, i) => {
     const { code, bytes } = storeOf(value);
     const at = apart === undefined
       ? into
       : typeof apart === "number"
-      ? i * apart
+      ? Math.floor(i / group) * apart + i % group * bytes
       : i % group * bytes;
     into = apart === undefined ? into + bytes : group * bytes;
-    return [...emit(targets[i]!), ...emit(value), ...code, 0, ...u32(at)];
+    emit(targets[i]!);
+    emit(value);
+    body.push(...code, 0, ...u32(at));
   });
-  const plus = (local: number, by: number | Value): number[] => {
-    const step = typeof by === "number" ? i32.const(by) : by;
-    return emit(i32.add(parameter(local), step));
-  };
-  let loop = [
-    ...[LOOP, NO_RESULT, ...body],
-    ...[...plus(FROM, bytes), LOCAL_SET, FROM],
-    ...[...plus(INTO, into), LOCAL_SET, INTO],
-    ...[...plus(COUNT, -1), LOCAL_TEE, COUNT, BR_IF, 0, END],
-  ];
+  add(FROM, bytes);
+  body.push(LOCAL_SET, FROM);
+  add(INTO, into);
+  body.push(LOCAL_SET, INTO);
+  add(COUNT, -1);
+  body.push(LOCAL_TEE, COUNT, BR_IF, 0, END);
   if (rows !== undefined) {
-    const starts = [FROM, INTO, COUNT].map((local) => {
-      const kept = PARAMETERS + locals.push("i32") - 1;
-      return { local, kept };
-    });
-    const [from, into, count] = starts.map(({ kept }) => kept);
-    loop = [
-      ...[LOOP, NO_RESULT],
-      ...starts.flatMap(({ local, kept }) => [
-        ...[LOCAL_GET, local, LOCAL_SET, ...u32(kept)],
-      ]),
-      ...loop,
-      ...[...plus(from!, rows.from), LOCAL_SET, FROM],
-      ...[...plus(into!, rows.into), LOCAL_SET, INTO],
-      ...[LOCAL_GET, ...u32(count!), LOCAL_SET, COUNT],
-      ...[...plus(ROWS, -1), LOCAL_TEE, ROWS, BR_IF, 0, END],
-    ];
+    for (const { local, kept } of starts) {
+      body.push(LOCAL_GET, ...kept, LOCAL_SET, local);
+    }
+    add(FROM, rows.from);
+    body.push(LOCAL_SET, FROM);
+    add(INTO, rows.into);
+    body.push(LOCAL_SET, INTO);
+    add(ROWS, -1);
+    body.push(LOCAL_TEE, ROWS, BR_IF, 0, END);
   }
   const code = [
     ...vector(locals.map((type) => [1, types[type]])),
-    ...[...before, ...loop, END],
+    ...body,
+    END,
   ];
   return [...u32(code.length), ...code];
 }

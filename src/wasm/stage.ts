@@ -15,7 +15,7 @@ import {
 } from "./assembler.ts";
 
 /** The bytes of a chunk, before and after, at most: what is gone through once. */
-export const CHUNK_BYTES = 32768;
+export const CHUNK_BYTES = 65536;
 /** The bytes that there is room for, before and after. */
 export const STAGE_BYTES = 10 * PAGE;
 /** Blocks are done whole, whatever lies before and behind the chunk. */
