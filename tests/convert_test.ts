@@ -624,6 +624,46 @@ Deno.test("astype converts to 64-bit integers as BigInt arithmetic does", async 
   }
 });
 
+Deno.test("astype converts 64-bit integers alike, whatever is beside them", () => {
+  // Eight go at once: all small, all large, or one of them.
+  const edges = [0n, 1n, -1n, 2n ** 24n + 1n, 2n ** 25n + 3n, 2n ** 31n]
+    .concat([2n ** 32n, 2n ** 33n, 2n ** 53n + 1n, 2n ** 62n + 2n ** 38n])
+    .flatMap((edge) => [edge - 1n, edge, edge + 1n, -edge]);
+  const values = edges.flatMap((edge) => [
+    ...Array<bigint>(8).fill(edge),
+    ...edges.slice(0, 7),
+    edge,
+  ]);
+  for (const array of [BigInt64Array, BigUint64Array]) {
+    const source = Tensor.from(array.from(values) as BigInt64Array);
+    const integers = [...source.data];
+    const to = (dtype: DType, bits: number): void =>
+      assertConverted(
+        source,
+        source.astype(dtype),
+        integers.map((value) => nearest(value, bits)),
+      );
+    to("float32", 24);
+    to("float64", 53);
+  }
+});
+
+Deno.test("astype converts float32 to 64-bit integers alike, whatever is beside them", () => {
+  const below = Math.fround(2 ** 31 - 128);
+  const edges = [0, -0.75, 1.5, below, -below, 2 ** 31, -(2 ** 31), 2 ** 32]
+    .concat([2 ** 40 + 2 ** 20, -(2 ** 62), 2 ** 63, NaN, Infinity, -Infinity]);
+  const values = edges.flatMap((edge) => [
+    ...Array<number>(8).fill(edge),
+    ...[0.5, -3, below, 7, -below, 100, -1],
+    edge,
+  ]);
+  const source = Tensor.from(Float32Array.from(values));
+  for (const dtype of ["int64", "uint64"] as const) {
+    const expected = values.map((value) => model(value, dtypeByName(dtype)!));
+    assertConverted(source, source.astype(dtype), expected);
+  }
+});
+
 Deno.test("astype reads complex32 that begins within a word", () => {
   const parts = Float16Array.from([9, 0, -0, 0, 1, 2.5, -3, NaN, 0]);
   const t = Tensor.from(parts.subarray(1), [4], { dtype: "complex32" });

@@ -91,14 +91,37 @@ function halves(a: Value, b: Value, bytes: number, which: 0 | 1): Value {
   return i8x16.shuffle(a, b, lanes);
 }
 
+/** Parts of two vectors in turn, of so many bytes, from byte `start` on. */
+function zip(a: Value, b: Value, start: number, bytes: number): Value {
+  const lanes = Array.from({ length: 16 }, (_, i) => {
+    const part = Math.floor(i / bytes);
+    return start + (part >> 1) * bytes + i % bytes + 16 * (part & 1);
+  });
+  return i8x16.shuffle(a, b, lanes);
+}
+
+/** The upper half of a vector, twice. */
+function upperHalf(vector: Value): Value {
+  return i8x16.shuffle(
+    vector,
+    vector,
+    Array.from({ length: 16 }, (_, i) => 8 + i % 8),
+  );
+}
+
+/** Whether any bit of some vectors is set. */
+function anyTrue(vectors: readonly Value[]): Value {
+  return v128.any_true(vectors.reduce((a, b) => v128.or(a, b)));
+}
+
 // Floats to floats.
 
 /** bfloat16 to float32, of which it is the upper half. */
 export const widenBfloat16: Kernel = kernel(
-  16,
+  32,
   () =>
-    [i32x4.extend_low_i16x8_u, i32x4.extend_high_i16x8_u].map((extend) =>
-      i32x4.shl(extend(load.v128()), 16)
+    [0, 16].flatMap((at) =>
+      [0, 8].map((start) => zip(i8x16.splat(0), load.v128(at), start, 2))
     ),
 );
 
@@ -282,10 +305,30 @@ function truncateToPairs(x: Value): Value {
   return choose(small, large, isSmall);
 }
 
-/** float32 to 64-bit integers. */
-export const truncateToPairs32: Kernel = kernel(8, () => [
-  truncateToPairs(f64x2.promote_low_f32x4(load.v128())),
-]);
+/** float32 to 64-bit integers: by words, if all of some have room in one. */
+export const truncateToPairs32: Kernel = kernel(32, () => {
+  const vectors = [0, 16].map((at) => load.v128(at));
+  // NaN's bits are above those of all numbers.
+  const isLarge = anyTrue(vectors.map((x) => {
+    const magnitude = v128.and(x, i32x4.splat(0x7fffffff));
+    return i32x4.gt_s(magnitude, i32x4.splat(0x4effffff));
+  }));
+  return vectors.flatMap((x) => {
+    const words = i32x4.relaxed_trunc_f32x4_s(x);
+    return [
+      choose(
+        truncateToPairs(f64x2.promote_low_f32x4(x)),
+        i64x2.extend_low_i32x4_s(words),
+        isLarge,
+      ),
+      choose(
+        truncateToPairs(f64x2.promote_low_f32x4(upperHalf(x))),
+        i64x2.extend_high_i32x4_s(words),
+        isLarge,
+      ),
+    ];
+  });
+});
 
 /** float64 to 64-bit integers. */
 export const truncateToPairs64: Kernel = kernel(16, () => [
@@ -334,21 +377,14 @@ export function wrapper(bits: number): Kernel {
 
 // Elements of fewer than 8 bits that share bytes, the first in the lowest bits.
 
-/** Bytes of two vectors in turn, from byte `start` on. */
-function zip(a: Value, b: Value, start: number): Value {
-  const lanes = Array.from(
-    { length: 16 },
-    (_, i) => start + (i >> 1) + 16 * (i & 1),
-  );
-  return i8x16.shuffle(a, b, lanes);
-}
-
 /** The bytes of some vectors in turn. */
 function zipAll(vectors: readonly Value[]): Value[] {
   if (vectors.length === 1) return [...vectors];
   const even = zipAll(vectors.filter((_, i) => i % 2 === 0));
   const odd = zipAll(vectors.filter((_, i) => i % 2 === 1));
-  return even.flatMap((a, i) => [0, 8].map((start) => zip(a, odd[i]!, start)));
+  return even.flatMap((a, i) =>
+    [0, 8].map((start) => zip(a, odd[i]!, start, 1))
+  );
 }
 
 /** A kernel for each width that divides a byte. */
@@ -387,16 +423,55 @@ export const packers = forBits((bits) =>
 
 // 64-bit integers to floats.
 
+/**
+ * Eight 64-bit integers to floats. Most are small: these go by vectors of their
+ * low words, of which a float is the nearest at once; where one of the eight is
+ * larger, all go one by one.
+ *
+ * @param one Of an integer.
+ * @param low Of the first words of a vector.
+ */
+function joinTo(
+  lanes: Floats,
+  isSigned: boolean,
+  one: (integer: Value) => Value,
+  low: (words: Value) => Value,
+): Kernel {
+  const count = lanes === f32x4 ? 4 : 2;
+  return kernel(64, () => {
+    const groups = [0, 32].map((at) => {
+      const [a, b] = [load.v128(at), load.v128(at + 16)];
+      return { at, words: halves(a, b, 4, 0), upper: halves(a, b, 4, 1) };
+    });
+    const isLarge = anyTrue(
+      groups.map(({ words, upper }) =>
+        isSigned ? v128.xor(upper, i32x4.shr_s(words, 31)) : upper
+      ),
+    );
+    return groups.flatMap(({ at, words }) =>
+      Array.from({ length: 4 / count }, (_, part) => {
+        let each = lanes.splat(0);
+        for (let lane = 0; lane < count; lane++) {
+          const integer = load.i64(at + 8 * (part * count + lane));
+          each = lanes.replace_lane(each, lane, one(integer));
+        }
+        const some = low(part === 0 ? words : upperHalf(words));
+        return choose(each, some, isLarge);
+      })
+    );
+  });
+}
+
 /** 64-bit integers to the nearest float64. */
 export const joinToFloat64: Record<"int64" | "uint64", Kernel> = {
-  int64: kernel(8, () => [f64.convert_i64_s(load.i64())]),
-  uint64: kernel(8, () => [f64.convert_i64_u(load.i64())]),
+  int64: joinTo(f64x2, true, f64.convert_i64_s, f64x2.convert_low_i32x4_s),
+  uint64: joinTo(f64x2, false, f64.convert_i64_u, f64x2.convert_low_i32x4_u),
 };
 
 /** 64-bit integers to the nearest float32. */
 export const joinToFloat32: Record<"int64" | "uint64", Kernel> = {
-  int64: kernel(8, () => [f32.convert_i64_s(load.i64())]),
-  uint64: kernel(8, () => [f32.convert_i64_u(load.i64())]),
+  int64: joinTo(f32x4, true, f32.convert_i64_s, f32x4.convert_i32x4_s),
+  uint64: joinTo(f32x4, false, f32.convert_i64_u, f32x4.convert_i32x4_u),
 };
 
 /** Where a float64 has no bits for all of an integer, the last of them is set. */

@@ -71,6 +71,13 @@ function shift(opcode: number): Shift {
   return (value, bits) => simd(opcode)(value, i32.const(bits));
 }
 
+/** A vector with another value in a lane. */
+type Replace = (vector: Value, lane: number, value: Value) => Value;
+
+function replacement(opcode: number): Replace {
+  return (vector, lane, value) => op("v128", 0xfd, opcode, lane)(vector, value);
+}
+
 /** A vector of the same value in all lanes. */
 type Splat = (value: number) => Value;
 
@@ -135,6 +142,7 @@ export const v128 = {
     op("v128", 0xfd, 0x0c, ...bytes)(),
   and: simd(0x4e),
   or: simd(0x50),
+  xor: simd(0x51),
   any_true: simd(0x53, "i32"),
   /** Of the first where the third has ones, else of the second. */
   bitselect: simd(0x52),
@@ -171,10 +179,13 @@ export const i32x4 = {
   extend_low_i16x8_u: simd(0xa9),
   extend_high_i16x8_u: simd(0xaa),
   shl: shift(0xab),
+  shr_s: shift(0xac),
   shr_u: shift(0xad),
   add: simd(0xae),
   sub: simd(0xb1),
   trunc_sat_f32x4_s: simd(0xf8),
+  /** Of what is in range: anything of others. */
+  relaxed_trunc_f32x4_s: simd(0x101),
   trunc_sat_f32x4_u: simd(0xf9),
   trunc_sat_f64x2_s_zero: simd(0xfc),
   trunc_sat_f64x2_u_zero: simd(0xfd),
@@ -191,6 +202,7 @@ export const i64x2 = {
 
 export const f32x4 = {
   splat: splat((value) => new Float32Array(4).fill(value)),
+  replace_lane: replacement(0x20),
   ne: simd(0x42),
   ge: simd(0x46),
   floor: simd(0x68),
@@ -199,10 +211,13 @@ export const f32x4 = {
   sub: simd(0xe5),
   mul: simd(0xe6),
   demote_f64x2_zero: simd(0x5e),
+  convert_i32x4_s: simd(0xfa),
+  convert_i32x4_u: simd(0xfb),
 } as const;
 
 export const f64x2 = {
   splat: splat((value) => new Float64Array(2).fill(value)),
+  replace_lane: replacement(0x22),
   lt: simd(0x49),
   ge: simd(0x4c),
   floor: simd(0x75),
@@ -212,6 +227,8 @@ export const f64x2 = {
   sub: simd(0xf1),
   mul: simd(0xf2),
   promote_low_f32x4: simd(0x5f),
+  convert_low_i32x4_s: simd(0xfe),
+  convert_low_i32x4_u: simd(0xff),
 } as const;
 
 /** The first if the third is not 0, else the second; both are computed. */
