@@ -20,8 +20,12 @@ import type { Axis } from "./kernels.ts";
 
 /** The bytes of a vector. */
 export const VECTOR = 16;
-/** The most bytes of a block. */
+/** The bytes of a block, at most, for both sides of it to stay in the cache. */
+export const USUAL_BLOCK = 2 ** 18;
+/** The same where else less than {@linkcode LONG_PIECE} would lie side by side. */
 export const MOST_BLOCK = 2 ** 19;
+/** The bytes from which pieces are long: to copy them costs more than to begin. */
+export const LONG_PIECE = 1024;
 
 /** The bytes of an element that a vector has whole ones of. */
 export type LaneWidth = 1 | 2 | 4 | 8 | 16;

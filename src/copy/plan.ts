@@ -7,7 +7,14 @@
 import { type Layout, sizeOf } from "../layout.ts";
 import { isAvailable } from "../wasm/stage.ts";
 import { type Axis, type Width, wordOf } from "./kernels.ts";
-import { type LaneWidth, MOST_BLOCK, tileOf, VECTOR } from "./blocks.ts";
+import {
+  type LaneWidth,
+  LONG_PIECE,
+  MOST_BLOCK,
+  tileOf,
+  USUAL_BLOCK,
+  VECTOR,
+} from "./blocks.ts";
 import { MOST_MADE, MOST_PIXEL, MOST_PLANES } from "./shuffles.ts";
 
 /** A strided view by as few axes as possible; all in bytes, or in bits. */
@@ -354,7 +361,9 @@ function denseAxes(
  * be long.
  */
 function blockOf(run: LaneWidth, axes: readonly Axis[]): number[] {
-  if (bytesOf(run, axes) <= MOST_BLOCK) return axes.map(({ length }) => length);
+  if (bytesOf(run, axes) <= USUAL_BLOCK) {
+    return axes.map(({ length }) => length);
+  }
   const least = tileOf(run, axes[0]!.length);
   const block = axes.map((_, axis) => least[axis] ?? 1);
   const length = (axis: number): number => axes[axis]!.length;
@@ -373,10 +382,11 @@ function blockOf(run: LaneWidth, axes: readonly Axis[]): number[] {
   const grow = (): boolean => {
     const ends = chains.map(end).sort((a, b) => a.bytes - b.bytes);
     const bytes = block.reduce((a, b) => a * b, run);
-    for (const { axis } of ends) {
+    for (const { axis, bytes: piece } of ends) {
       if (axis === undefined) continue;
       const more = Math.min(2 * block[axis]!, length(axis));
-      if (bytes / block[axis]! * more > MOST_BLOCK) continue;
+      const most = piece < LONG_PIECE ? MOST_BLOCK : USUAL_BLOCK;
+      if (bytes / block[axis]! * more > most) continue;
       block[axis] = more;
       return true;
     }
