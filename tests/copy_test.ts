@@ -275,6 +275,18 @@ const planned: [what: string, Layout, bytes: number, Kernel][] = [
     ["transposed, few columns", transposed([70, 16]), bytes, "blocks"],
     ["transposed, some columns", transposed([70, 33]), bytes, "blocks"],
     ["transposed, few", transposed([4, 5]), bytes, "lines"],
+    [
+      "transposed, of short rows that lie apart",
+      transposeLayout(sliced([90, 60], null, [0, 50]), []),
+      bytes,
+      "lines",
+    ],
+    [
+      "transposed, of long rows that lie apart",
+      transposeLayout(sliced([20, 120], null, [0, 100]), []),
+      bytes,
+      "blocks",
+    ],
     ["rotated right", turned(transposed([61, 23]), 1), bytes, "blocks"],
     ["rotated left", turned(transposed([61, 23]), 0), bytes, "blocks"],
     [
@@ -385,7 +397,7 @@ Deno.test("copyBytes transposes what does not fit into a block", () => {
       [37, 9000, 4],
       [331, 500, 4],
       [313, 310, 8],
-      [161, 237, 16],
+      [250, 237, 16],
     ] as const
   ) {
     assert(rows * columns * bytes > MOST_BLOCK);

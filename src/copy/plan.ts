@@ -88,6 +88,8 @@ const LONG_RUN = 1024;
 const LONG_ROW = 256;
 /** Blocks are turned by vectors, not word by word. */
 const LARGE_BLOCK = 1024;
+/** So many elements side by side are copied by a call in less time than by words. */
+const LEAST_PIECE = 96;
 /** What repeats itself is copied from the copy. */
 const LONG_REPEAT = 4096;
 
@@ -247,7 +249,10 @@ function chooseKernel({ at, to, isCompact, run, axes }: Joined): CopyPlan {
     if (canShuffle && isJoin(run, i, j)) return plan("join", i, j);
     const isLarge = bytesOf(run, body) >= LARGE_BLOCK;
     if (canShuffle && isLarge && fitsBlocks(run, i, j) && isNested(run, body)) {
-      return inBlocks(plan, run, i, j, body);
+      const others = body.filter((axis) => axis !== i && axis !== j);
+      const axes = [i, j, ...others];
+      const block = blockOf(run, axes);
+      if (block !== undefined) return inBlocks(plan, axes, block);
     }
     return plan("lines", i, j);
   }
@@ -358,35 +363,36 @@ function denseAxes(
 
 /**
  * How much of each axis is a block: of both sides, what lies side by side is to
- * be long.
+ * be long. `undefined` if it is too short to be moved by calls.
  */
-function blockOf(run: LaneWidth, axes: readonly Axis[]): number[] {
-  if (bytesOf(run, axes) <= USUAL_BLOCK) {
-    return axes.map(({ length }) => length);
-  }
+function blockOf(
+  run: LaneWidth,
+  axes: readonly Axis[],
+): readonly number[] | undefined {
   const least = tileOf(run, axes[0]!.length);
-  const block = axes.map((_, axis) => least[axis] ?? 1);
+  const isWhole = bytesOf(run, axes) <= USUAL_BLOCK;
+  let block = axes.map(({ length }, axis) =>
+    isWhole ? length : least[axis] ?? 1
+  );
   const length = (axis: number): number => axes[axis]!.length;
   const chains = [denseAxes(run, axes, "from"), denseAxes(run, axes, "into")];
-  /** The first axis of which there is more, and what lies side by side. */
-  const end = (
-    chain: number[],
-  ): { axis: number | undefined; bytes: number } => {
+  /** What lies side by side, and the first axis of which there is more. */
+  const pieceOf = (chain: number[]): { bytes: number; axis?: number } => {
     let bytes: number = run;
     for (const axis of chain) {
       bytes *= block[axis]!;
-      if (block[axis]! < length(axis)) return { axis, bytes };
+      if (block[axis]! < length(axis)) return { bytes, axis };
     }
-    return { axis: undefined, bytes };
+    return { bytes };
   };
   const grow = (): boolean => {
-    const ends = chains.map(end).sort((a, b) => a.bytes - b.bytes);
-    const bytes = block.reduce((a, b) => a * b, run);
-    for (const { axis, bytes: piece } of ends) {
+    const pieces = chains.map(pieceOf).sort((a, b) => a.bytes - b.bytes);
+    const all = block.reduce((a, b) => a * b, run);
+    for (const { axis, bytes } of pieces) {
       if (axis === undefined) continue;
       const more = Math.min(2 * block[axis]!, length(axis));
-      const most = piece < LONG_PIECE ? MOST_BLOCK : USUAL_BLOCK;
-      if (bytes / block[axis]! * more > most) continue;
+      const most = bytes < LONG_PIECE ? MOST_BLOCK : USUAL_BLOCK;
+      if (all / block[axis]! * more > most) continue;
       block[axis] = more;
       return true;
     }
@@ -394,21 +400,20 @@ function blockOf(run: LaneWidth, axes: readonly Axis[]): number[] {
   };
   while (grow());
   // Blocks of one size.
-  return block.map((most, axis) => {
+  block = block.map((most, axis) => {
     const even = Math.ceil(length(axis) / Math.ceil(length(axis) / most));
     return Math.max(even, least[axis] ?? 1);
   });
+  const shortest = Math.min(...chains.map((chain) => pieceOf(chain).bytes));
+  return shortest >= LEAST_PIECE * run ? block : undefined;
 }
 
+/** The kernel does not go along axes of which a block has one. */
 function inBlocks(
   plan: (kernel: "blocks", ...inner: Axis[]) => CopyPlan,
-  run: LaneWidth,
-  i: Axis,
-  j: Axis,
-  body: readonly Axis[],
+  axes: readonly Axis[],
+  block: readonly number[],
 ): CopyPlan {
-  const axes = [i, j, ...body.filter((axis) => axis !== i && axis !== j)];
-  const block = blockOf(run, axes);
   const isIn = (axis: number): boolean => axis < 2 || block[axis]! > 1;
   const inner = axes.filter((_, axis) => isIn(axis));
   return {
