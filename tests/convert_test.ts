@@ -627,7 +627,8 @@ Deno.test("astype converts to 64-bit integers as BigInt arithmetic does", async 
 Deno.test("astype converts 64-bit integers alike, whatever is beside them", () => {
   // Eight go at once: all small, all large, or one of them.
   const edges = [0n, 1n, -1n, 2n ** 24n + 1n, 2n ** 25n + 3n, 2n ** 31n]
-    .concat([2n ** 32n, 2n ** 33n, 2n ** 53n + 1n, 2n ** 62n + 2n ** 38n])
+    .concat([2n ** 32n, 5n * 2n ** 30n, 6n * 2n ** 30n, 7n * 2n ** 30n])
+    .concat([2n ** 33n, 2n ** 53n + 1n, 2n ** 62n + 2n ** 38n])
     .flatMap((edge) => [edge - 1n, edge, edge + 1n, -edge]);
   const values = edges.flatMap((edge) => [
     ...Array<bigint>(8).fill(edge),
