@@ -625,14 +625,14 @@ Deno.test("astype converts to 64-bit integers as BigInt arithmetic does", async 
 });
 
 Deno.test("astype converts 64-bit integers alike, whatever is beside them", () => {
-  // Eight go at once: all small, all large, or one of them.
+  // 16 go at once: all small, all large, or one of them.
   const edges = [0n, 1n, -1n, 2n ** 24n + 1n, 2n ** 25n + 3n, 2n ** 31n]
     .concat([2n ** 32n, 5n * 2n ** 30n, 6n * 2n ** 30n, 7n * 2n ** 30n])
     .concat([2n ** 33n, 2n ** 53n + 1n, 2n ** 62n + 2n ** 38n])
     .flatMap((edge) => [edge - 1n, edge, edge + 1n, -edge]);
   const values = edges.flatMap((edge) => [
-    ...Array<bigint>(8).fill(edge),
-    ...edges.slice(0, 7),
+    ...Array<bigint>(16).fill(edge),
+    ...edges.slice(0, 15),
     edge,
   ]);
   for (const array of [BigInt64Array, BigUint64Array]) {
@@ -654,8 +654,8 @@ Deno.test("astype converts float32 to 64-bit integers alike, whatever is beside 
   const edges = [0, -0.75, 1.5, below, -below, 2 ** 31, -(2 ** 31), 2 ** 32]
     .concat([2 ** 40 + 2 ** 20, -(2 ** 62), 2 ** 63, NaN, Infinity, -Infinity]);
   const values = edges.flatMap((edge) => [
-    ...Array<number>(8).fill(edge),
-    ...[0.5, -3, below, 7, -below, 100, -1],
+    ...Array<number>(16).fill(edge),
+    ...Array.from({ length: 15 }, (_, i) => i % 2 === 0 ? below : 0.5 - i),
     edge,
   ]);
   const source = Tensor.from(Float32Array.from(values));

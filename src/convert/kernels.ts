@@ -306,8 +306,8 @@ function truncateToPairs(x: Value): Value {
 }
 
 /** float32 to 64-bit integers: by words, if all of some have room in one. */
-export const truncateToPairs32: Kernel = kernel(32, () => {
-  const vectors = [0, 16].map((at) => load.v128(at));
+export const truncateToPairs32: Kernel = kernel(64, () => {
+  const vectors = [0, 16, 32, 48].map((at) => load.v128(at));
   // NaN's bits are above those of all numbers.
   const isLarge = anyTrue(vectors.map((x) => {
     const magnitude = v128.and(x, i32x4.splat(0x7fffffff));
@@ -424,9 +424,9 @@ export const packers = forBits((bits) =>
 // 64-bit integers to floats.
 
 /**
- * Eight 64-bit integers to floats. Most are small: these go by vectors of their
- * low words, of which a float is the nearest at once; where one of the eight is
- * larger, all go one by one.
+ * 64-bit integers to floats, 16 at once. Most are small: these go by vectors of
+ * their low words, of which a float is the nearest at once; where one of the 16
+ * is larger, all go one by one.
  *
  * @param one Of an integer.
  * @param low Of the first words of a vector.
@@ -438,8 +438,8 @@ function joinTo(
   low: (words: Value) => Value,
 ): Kernel {
   const count = lanes === f32x4 ? 4 : 2;
-  return kernel(64, () => {
-    const groups = [0, 32].map((at) => {
+  return kernel(128, () => {
+    const groups = [0, 32, 64, 96].map((at) => {
       const [a, b] = [load.v128(at), load.v128(at + 16)];
       return { at, words: halves(a, b, 4, 0), upper: halves(a, b, 4, 1) };
     });
