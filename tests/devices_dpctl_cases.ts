@@ -229,9 +229,9 @@ test("uploadTo() fills USM that the host cannot write, and waits for it", async 
 });
 
 test("Each call of dpctl that fails is reported, and all is given back", async () => {
-  const handle = allocate(new Uint8Array(1 << 20));
+  const handle = allocate(new Uint8Array(2 << 20));
   const stream = dpctl.sim_queue(FIRST!);
-  const all: FixtureSpec = { dtype: [1, 8, 1], shape: [1 << 20], nbytes: 1 };
+  const all: FixtureSpec = { dtype: [1, 8, 1], shape: [2 << 20], nbytes: 1 };
   const rows: FixtureSpec = { ...all, shape: [5, 10], strides: [100_000, 1] };
   const upload = async (spec: FixtureSpec): Promise<void> => {
     const device = [DeviceType.oneapi, FIRST!] as const;

@@ -226,6 +226,12 @@ const IN_ORDER = 1 << 1;
 /** `DPCTLSyclEventStatusType`. */
 const COMPLETE = 3;
 
+/**
+ * What takes no longer than to hand it to another thread, about, in bytes: it is
+ * copied at once, also asynchronously.
+ */
+const AT_ONCE = 1024 * 1024;
+
 /** The OpenCL that SYCL itself has open. */
 const openclPlace: DriverPlace = {
   name: "the OpenCL loader",
@@ -352,6 +358,7 @@ class Usm implements DeviceReader, DeviceWriter {
     byteOffset: number,
     into: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
+    if (into.length <= AT_ONCE) return this.read(byteOffset, into);
     await this.#finishLater(this.#startReading(byteOffset, into), into);
   }
 
@@ -363,6 +370,7 @@ class Usm implements DeviceReader, DeviceWriter {
     byteOffset: number,
     from: Uint8Array<ArrayBuffer>,
   ): Promise<void> {
+    if (from.length <= AT_ONCE) return this.write(byteOffset, from);
     await this.#finishLater(this.#startWriting(byteOffset, from), from);
   }
 
