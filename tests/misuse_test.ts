@@ -18,6 +18,7 @@ import {
   registerDevice,
   Tensor,
   type TensorParameterType,
+  uploadTo,
 } from "@dlpack/deno";
 import {
   assert,
@@ -230,6 +231,26 @@ const subjects: Readonly<Record<string, Subject>> = {
     args: () => [
       capsule(floats([2, 3])),
       { device: "cpu", copy: null, dtype: "float32" },
+    ],
+  },
+  uploadTo: {
+    call: async (...given) => {
+      const nothing = { synchronize() {}, [Symbol.dispose]() {} };
+      registerDevice(DeviceType.extDev, {
+        name: "a device that forgets",
+        open: () => ({ ...nothing, read() {} }),
+        openForWriting: () => ({ ...nothing, write() {} }),
+      });
+      try {
+        await (uploadTo as Call)(...given);
+      } finally {
+        registerDevice(DeviceType.extDev, null);
+      }
+    },
+    args: () => [
+      capsule(floats([2, 3], { device: [DeviceType.extDev, 0] })),
+      matrix(),
+      { signal: null, onProgress: null },
     ],
   },
   fromDlpackAsync: {
