@@ -217,8 +217,9 @@ const BACKEND_OPENCL = 1 << 18;
 /** `DPCTLSyclAspectType`: USM of kind device, host and shared. */
 const USM_ASPECTS = [12, 13, 14];
 
-/** `DPCTLSyclUSMType`. */
-const UNKNOWN = 0;
+/** `DPCTLSyclUSMType`, from the first kind to the last; 0 is none. */
+const DEVICE = 1;
+const HOST = 3;
 
 /** `DPCTLQueuePropertyType`. */
 const IN_ORDER = 1 << 1;
@@ -306,7 +307,7 @@ interface Home {
    */
   readonly queues: Map<bigint, bigint>;
   /** The end of an allocation, where its backend tells. */
-  readonly endAt: ((address: bigint) => bigint) | null;
+  readonly endAt: ((address: bigint) => bigint | null) | null;
 }
 
 /** Copies USM to the host, and to it. */
@@ -472,7 +473,7 @@ class Usm implements DeviceReader, DeviceWriter {
     const homes = homesOf(this.#sycl, this.#memory);
     const first = homes.filter((home) => home.id === id);
     for (const home of [...first, ...homes]) {
-      if (this.#kindAt(this.#address, home) !== UNKNOWN) return home;
+      if (this.#isUsm(this.#address, home)) return home;
     }
     throw deviceError(
       this.#memory,
@@ -482,10 +483,11 @@ class Usm implements DeviceReader, DeviceWriter {
     );
   }
 
-  /** Where addresses are such as are no context's, SYCL says so. */
-  #kindAt(address: bigint, { context }: Home): number {
+  /** Whether there is USM at an address, which may be any number. */
+  #isUsm(address: bigint, { context }: Home): boolean {
     const in64 = BigInt.asUintN(64, address);
-    return this.#sycl.DPCTLUSM_GetPointerType(in64, context);
+    const kind = this.#sycl.DPCTLUSM_GetPointerType(in64, context);
+    return kind >= DEVICE && kind <= HOST;
   }
 
   #checkRange(home: Home): void {
@@ -495,10 +497,10 @@ class Usm implements DeviceReader, DeviceWriter {
     if (end <= known) return;
     throw deviceError(
       this.#memory,
-      `it ends at 0x${
-        end.toString(16)
-      }, beyond the USM that SYCL knows there, ` +
-        `which ends at 0x${known.toString(16)} or before; check the shape, ` +
+      `it ends at 0x${end.toString(16)}, beyond the USM that SYCL knows ` +
+        `there, which ends at 0x${
+          known.toString(16)
+        } or before; check the shape, ` +
         "strides and byte offset that the library gives",
     );
   }
@@ -511,7 +513,7 @@ class Usm implements DeviceReader, DeviceWriter {
     const last = end - 1n - this.#address;
     for (let i = 1n; i <= PROBES; i++) {
       const at = this.#address + last * i / PROBES;
-      if (this.#kindAt(at, home) === UNKNOWN) return at;
+      if (!this.#isUsm(at, home)) return at;
     }
     return end;
   }
@@ -625,7 +627,7 @@ function homeOf(sycl: Sycl, id: number, device: bigint): Home | null {
 function rangesOf(
   sycl: Sycl,
   context: bigint,
-): ((address: bigint) => bigint) | null {
+): ((address: bigint) => bigint | null) | null {
   const opencl = findDriver(openclPlace, openclSymbols);
   const native = sycl.nativeContext?.(context) ?? 0n;
   if (opencl === null || native === 0n) return null;
@@ -657,8 +659,11 @@ function rangesOf(
   );
   const info = (at: bigint, what: number): bigint =>
     word(ask.call(native, at, what, 8n, value, null));
-  return (at) =>
-    info(at, CL_MEM_ALLOC_BASE_PTR_INTEL) + info(at, CL_MEM_ALLOC_SIZE_INTEL);
+  return (at) => {
+    const base = info(at, CL_MEM_ALLOC_BASE_PTR_INTEL);
+    const size = info(at, CL_MEM_ALLOC_SIZE_INTEL);
+    return base === 0n || size === 0n ? null : base + size;
+  };
 }
 
 /** What the counter of a shared pointer is, in a word; 0 where there is none. */
