@@ -588,6 +588,14 @@ test("uploadTo() refuses OpenCL memory that is not there, or barred", async (cl)
     barred,
     "clEnqueueWriteBuffer failed with CL_INVALID_OPERATION (-59): the buffer ",
   );
+  // Memory that is only to be read, as OpenCL itself says.
+  const readOnly = cl.buffer(new Uint8Array(8), "only read");
+  assertEquals(
+    importFixture(placed(floats([2]), readOnly), { device: "cpu" }).toArray(),
+    [0, 0],
+  );
+  await refusedToUpload(floats([2]), readOnly, "CL_INVALID_OPERATION (-59)");
+  cl.release(readOnly);
   await refusedToUpload(
     { ...floats([2]), byteOffset: 4 },
     handle,

@@ -63,6 +63,7 @@ const symbols = {
 const CL_DEVICE_TYPE_ALL = 0xffffffffn;
 const CL_CONTEXT_REFERENCE_COUNT = 0x1080;
 const CL_MEM_COPY_HOST_PTR = 1n << 5n;
+const CL_MEM_HOST_READ_ONLY = 1n << 8n;
 const CL_MEM_HOST_NO_ACCESS = 1n << 9n;
 const CL_MEM_OBJECT_IMAGE2D = 0x10f1;
 const CL_MEM_REFERENCE_COUNT = 0x1105;
@@ -99,13 +100,22 @@ export class OpenCL {
     check("clReleaseContext", this.#cl.clReleaseContext(this.context));
   }
 
-  /** A buffer with these bytes, which the host may be barred from. */
-  buffer(bytes: Uint8Array<ArrayBuffer>, isBarred = false): bigint {
+  /** A buffer with these bytes, which the host may be barred from, or only read. */
+  buffer(
+    bytes: Uint8Array<ArrayBuffer>,
+    isBarred: boolean | "only read" = false,
+  ): bigint {
     const status = new Int32Array(1);
     const size = BigInt(bytes.length);
     const buffer = this.#cl.clCreateBuffer(
       this.context,
-      CL_MEM_COPY_HOST_PTR | (isBarred ? CL_MEM_HOST_NO_ACCESS : 0n),
+      CL_MEM_COPY_HOST_PTR | (
+        isBarred === "only read"
+          ? CL_MEM_HOST_READ_ONLY
+          : isBarred
+          ? CL_MEM_HOST_NO_ACCESS
+          : 0n
+      ),
       size,
       bytes,
       status,
