@@ -47,6 +47,14 @@ export interface KeptOpen {
   release(): void;
 }
 
+/** What a deleter must be called within: the lock of an interpreter. */
+export interface Gate {
+  /** Before the deleter; `false`: it must not be called any more. */
+  enter(): boolean;
+  /** After it, even if it threw. */
+  leave(): void;
+}
+
 /** A deleter that is JavaScript of ours: called without the way through C. */
 export interface DeleterHere {
   /**
@@ -90,6 +98,8 @@ interface Managed {
   deleter: bigint | undefined;
   /** The deleter, if it is JavaScript of ours. */
   deleteHere: DeleterHere | null;
+  /** What the deleter must be called within, if anything. */
+  gate: Gate | null;
   /** Who still uses the memory: exports, native calls, and holds of the script. */
   holds: number;
   /** Given up by its owner while the memory was still used. */
@@ -326,6 +336,7 @@ export class Owner {
       turn: 0,
       deleter: undefined,
       deleteHere: null,
+      gate: null,
       isOurs: false,
       after: null,
       holds: 0,
@@ -366,6 +377,11 @@ export class Owner {
   /** Says that the deleter is JavaScript of ours: it takes 2 us less so. */
   deleteHere(deleter: DeleterHere): void {
     this.#managed.deleteHere = deleter;
+  }
+
+  /** Says what the deleter must be called within. */
+  deleteWithin(gate: Gate): void {
+    this.#managed.gate = gate;
   }
 
   /**
@@ -633,7 +649,7 @@ function release(managed: Managed): void {
   end(managed, "released");
   try {
     if (deleteHere !== null) deleteHere.run(managed.place);
-    else if (deleter !== 0n) callDeleter(pointerOf(managed), deleter);
+    else if (deleter !== 0n) callWithin(managed.gate, managed, deleter);
   } finally {
     library?.release();
     after?.();
@@ -646,6 +662,21 @@ function deleterOf(managed: Managed): bigint {
   if (deleter !== undefined) return deleter;
   const isOdd = readHeader(pointerOf(managed), name) === null;
   return isOdd ? 0n : readDeleter(name);
+}
+
+function callWithin(
+  gate: Gate | null,
+  managed: Managed,
+  deleter: bigint,
+): void {
+  if (gate === null) callDeleter(pointerOf(managed), deleter);
+  else if (gate.enter()) {
+    try {
+      callDeleter(pointerOf(managed), deleter);
+    } finally {
+      gate.leave();
+    }
+  }
 }
 
 const deleterType = { parameters: ["pointer"], result: "void" } as const;

@@ -9,6 +9,7 @@ import { assert, assertEquals } from "@std/assert";
 /** From the top down: each imports what is further down, or beside it. */
 const order = [
   "mod.ts",
+  "src/python/",
   "src/tvm_ffi/",
   "src/upload_to.ts",
   "src/from_dlpack.ts",
@@ -69,6 +70,7 @@ function placeOf(path: string): number {
 Deno.test("The sources are found, and what they import", () => {
   assert(sources.size > 40);
   assert(imports.get("mod.ts")!.includes("src/from_dlpack.ts"));
+  assert(imports.get("src/python/mod.ts")!.includes("src/python/handle.ts"));
   assert(imports.get("src/from_dlpack.ts")!.includes("src/struct/check.ts"));
   for (const [path, targets] of imports) {
     for (const target of targets) {
@@ -83,6 +85,17 @@ Deno.test("No import goes up the list", () => {
       .map((target) => `${path} imports ${target}`)
   );
   assertEquals(up, []);
+});
+
+Deno.test("Whoever imports mod.ts gets none of the other entry points", () => {
+  const reached = new Set<string>();
+  const visit = (path: string): void => {
+    if (reached.has(path)) return;
+    reached.add(path);
+    imports.get(path)!.forEach(visit);
+  };
+  visit("mod.ts");
+  assertEquals([...reached].filter((path) => path.includes("/python/")), []);
 });
 
 Deno.test("No file imports itself, through whatever others", () => {

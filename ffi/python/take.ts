@@ -1,0 +1,269 @@
+/**
+ * Tensors out of Python: what `numpy.from_dlpack` does with `__dlpack__`, its
+ * keywords and its capsule.
+ *
+ * @module
+ */
+
+import { BufferError, type BufferErrorCode } from "../../src/errors.ts";
+import { addressOf, addressOfArray } from "../memory.ts";
+import { claim, type Owner } from "../owner.ts";
+import type { PythonError } from "./error.ts";
+import { exchangeOf, takeByExchange, type Taken } from "./exchange.ts";
+import type { Interpreter } from "./interpreter.ts";
+import { capsuleName } from "./names.ts";
+import type { Reference } from "./reference.ts";
+
+/** The keywords of `__dlpack__`. */
+export interface Keywords {
+  stream?: number | bigint | null;
+  maxVersion?: readonly [major: number, minor: number] | null;
+  dlDevice?: readonly [type: number, id: number] | null;
+  copy?: boolean | null;
+}
+
+/** `PY_VECTORCALL_ARGUMENTS_OFFSET`, and the object itself. */
+const CALL_FLAGS = 1n << 63n | 1n;
+
+/** What the protocol needs of one interpreter. */
+class Taker {
+  readonly #interpreter: Interpreter;
+  readonly #method: Deno.PointerObject;
+  readonly #deviceMethod: Deno.PointerObject;
+  readonly #keywords: Deno.PointerObject;
+  readonly #keywordsAndStream: Deno.PointerObject;
+  readonly #none: bigint;
+  /** The place before the arguments, the object, and the four keywords. */
+  readonly #places = new BigUint64Array(6);
+  readonly #arguments: bigint;
+  /** Pairs of integers as tuples: addresses, by `"1,3"`. */
+  readonly #pairs = new Map<string, bigint>();
+  /** The pair that was asked for last. */
+  readonly #last = { first: 0, second: 0, address: 0n };
+  readonly #names = {
+    dltensor: capsuleName("dltensor"),
+    dltensor_versioned: capsuleName("dltensor_versioned"),
+  };
+  readonly #usedNames = {
+    dltensor: capsuleName("used_dltensor"),
+    dltensor_versioned: capsuleName("used_dltensor_versioned"),
+  };
+
+  constructor(interpreter: Interpreter) {
+    this.#interpreter = interpreter;
+    this.#method = interpreter.string("__dlpack__");
+    this.#deviceMethod = interpreter.string("__dlpack_device__");
+    const names = ["max_version", "dl_device", "copy", "stream"];
+    const tuple = (length: number): Deno.PointerObject =>
+      interpreter.tuple(
+        ...names.slice(0, length).map((name) => interpreter.string(name)),
+      );
+    this.#keywords = tuple(3);
+    this.#keywordsAndStream = tuple(4);
+    this.#none = addressOf(interpreter.none);
+    this.#arguments = addressOfArray(this.#places) + 8n;
+  }
+
+  /** A tensor of what an object is. The lock is held. */
+  take(object: Reference, keywords: Keywords): Taken {
+    const { copy, dlDevice, maxVersion, stream } = keywords;
+    const exchange = object.exchange === undefined
+      ? object.exchange = exchangeOf(this.#interpreter, object.pointer)
+      : object.exchange;
+    if (
+      exchange !== null && copy !== true && maxVersion?.[0] === 1 &&
+      (dlDevice === undefined || dlDevice === null) &&
+      (stream === undefined || stream === null)
+    ) {
+      return takeByExchange(this.#interpreter, exchange, object.pointer);
+    }
+    const capsule = this.#call(object, keywords);
+    try {
+      return { owner: this.#ownerIn(capsule), stream: null };
+    } finally {
+      this.#interpreter.py.Py_DecRef(capsule);
+    }
+  }
+
+  /** Where an object says that its memory is. The lock is held. */
+  deviceOf(object: Reference): [type: number, id: number] {
+    const { py } = this.#interpreter;
+    this.#places[1] = object.address;
+    const pair = py.PyObject_VectorcallMethod(
+      this.#deviceMethod,
+      this.#arguments,
+      CALL_FLAGS,
+      null,
+    );
+    if (pair === null) throw this.#refused(object);
+    const text = this.#interpreter.textOf(pair);
+    py.Py_DecRef(pair);
+    const numbers = text.match(/-?\d+/g)?.map(Number) ?? [];
+    const [type, id] = numbers.slice(-2);
+    if (numbers.length < 2) {
+      throw new TypeError(
+        `Cannot read the device of a Python object: __dlpack_device__() ` +
+          `returned ${text}, not a pair of integers`,
+      );
+    }
+    return [type!, id!];
+  }
+
+  #call(object: Reference, keywords: Keywords): Deno.PointerObject {
+    const { py } = this.#interpreter;
+    const places = this.#places;
+    const { stream, maxVersion, dlDevice, copy } = keywords;
+    const hasStream = stream !== undefined && stream !== null;
+    places[1] = object.address;
+    places[2] = this.#addressOfPair(maxVersion);
+    places[3] = this.#addressOfPair(dlDevice);
+    places[4] = copy === undefined || copy === null ? this.#none : addressOf(
+      copy ? this.#interpreter.isTrue : this.#interpreter.isFalse,
+    );
+    const ours = hasStream ? this.#interpreter.integer(stream) : null;
+    if (ours !== null) places[5] = addressOf(ours);
+    let capsule = py.PyObject_VectorcallMethod(
+      this.#method,
+      this.#arguments,
+      CALL_FLAGS,
+      hasStream ? this.#keywordsAndStream : this.#keywords,
+    );
+    if (ours !== null) py.Py_DecRef(ours);
+    if (
+      capsule === null && !hasStream &&
+      py.PyErr_ExceptionMatches(this.#interpreter.typeError) !== 0
+    ) {
+      // An older producer knows no keywords; what they ask, the caller does.
+      py.PyErr_Clear();
+      places[1] = object.address;
+      capsule = py.PyObject_VectorcallMethod(
+        this.#method,
+        this.#arguments,
+        CALL_FLAGS,
+        null,
+      );
+    }
+    if (capsule === null) throw this.#refused(object);
+    return capsule;
+  }
+
+  /** Takes the struct out of a capsule, and marks it as used. */
+  #ownerIn(capsule: Deno.PointerObject): Owner {
+    const { py } = this.#interpreter;
+    const name = py.PyCapsule_IsValid(
+        capsule,
+        this.#names.dltensor_versioned,
+      ) !== 0
+      ? "dltensor_versioned"
+      : "dltensor";
+    if (
+      name === "dltensor" &&
+      py.PyCapsule_IsValid(capsule, this.#names.dltensor) === 0
+    ) throw this.#noCapsule(capsule);
+    const struct = py.PyCapsule_GetPointer(capsule, this.#names[name])!;
+    const owner = claim(struct, name);
+    owner.deleteWithin(this.#interpreter);
+    py.PyCapsule_SetName(capsule, this.#usedNames[name]);
+    return owner;
+  }
+
+  #noCapsule(capsule: Deno.PointerObject): Error {
+    const { py } = this.#interpreter;
+    const names = Object.values(this.#usedNames);
+    if (names.some((name) => py.PyCapsule_IsValid(capsule, name) !== 0)) {
+      return new BufferError(
+        "consumed",
+        "Cannot import a capsule of Python that was used before: a managed " +
+          "tensor has one consumer; ask the array for another",
+      );
+    }
+    const kind = this.#interpreter.nameOf(capsule);
+    return new TypeError(
+      `Cannot import a Python object whose __dlpack__() returned ${kind}, not ` +
+        "a capsule of a tensor",
+    );
+  }
+
+  /** Why an object gave nothing. */
+  #refused(object: Reference): Error {
+    const { py } = this.#interpreter;
+    const isBufferError =
+      py.PyErr_ExceptionMatches(this.#interpreter.bufferError) !== 0;
+    const error = this.#interpreter.error();
+    if (isBufferError) return bufferErrorOf(error);
+    if (py.PyObject_HasAttr(object.pointer, this.#method) !== 0) return error;
+    const kind = this.#interpreter.nameOf(object.pointer);
+    return new TypeError(
+      `Cannot import a Python object of type ${kind}: it has no __dlpack__(); ` +
+        "make an array of it first, as numpy.asarray() does",
+      { cause: error },
+    );
+  }
+
+  #addressOfPair(
+    pair: readonly [number, number] | null | undefined,
+  ): bigint {
+    if (pair === null || pair === undefined) return this.#none;
+    const [first, second] = pair;
+    const last = this.#last;
+    if (first === last.first && second === last.second && last.address !== 0n) {
+      return last.address;
+    }
+    const key = `${first},${second}`;
+    let address = this.#pairs.get(key);
+    if (address === undefined) {
+      const integers = pair.map((value) => this.#interpreter.integer(value));
+      address = addressOf(this.#interpreter.tuple(...integers));
+      this.#pairs.set(key, address);
+    }
+    last.first = first;
+    last.second = second;
+    return last.address = address;
+  }
+}
+
+let taker: Taker | undefined;
+
+/** Takes a tensor of what an object is. */
+export function takeTensor(object: Reference, keywords: Keywords): Taken {
+  const { interpreter } = object;
+  const { pointer: _pointer } = object; // or it throws
+  const state = interpreter.take();
+  try {
+    taker ??= new Taker(interpreter);
+    return taker.take(object, keywords);
+  } finally {
+    interpreter.give(state);
+  }
+}
+
+/** Where an object says that its memory is. */
+export function deviceOfObject(object: Reference): [type: number, id: number] {
+  const { interpreter } = object;
+  return interpreter.within(() => {
+    taker ??= new Taker(interpreter);
+    return taker.deviceOf(object);
+  });
+}
+
+/** What the words of Python's BufferErrors mean, the first that is there. */
+const codes: readonly (readonly [RegExp, BufferErrorCode])[] = [
+  [/read-?only|immutable|writ(e|able)/i, "readonly"],
+  [/device/i, "device"],
+  [/\bcop(y|ies|ied)/i, "copy"],
+  [/stride|contiguous|layout/i, "layout"],
+  [/dtype|data ?type|byte order|byte-?swapped|floating point/i, "dtype"],
+  [/version/i, "version"],
+  [/dimension|shape/i, "shape"],
+];
+
+/** Python says that an array cannot be exchanged: the code is read from its words. */
+function bufferErrorOf(error: PythonError): BufferError {
+  const reason = error.message.replace(/^BufferError(: )?/, "");
+  const code = codes.find(([words]) => words.test(reason))?.[1] ?? "data";
+  return new BufferError(
+    code,
+    `Cannot import from Python: ${reason || "it does not say why"}`,
+    { cause: error },
+  );
+}
