@@ -333,16 +333,11 @@ class Giver {
     this.#free = addressIn(system.c, "free");
     const malloc = addressIn(system.c, "malloc");
     const { py } = interpreter;
-    const globals = py.PyDict_New()!;
-    const none = interpreter.runIn(
-      globals,
+    const functions = interpreter.moduleOf(
       program({ malloc, free: this.#free }),
-      "exec",
-      "<@dlpack/deno>",
+      "give",
     );
-    this.#none = addressOf(none);
-    py.Py_DecRef(none);
-    const functions = interpreter.variableOf(globals, "give");
+    this.#none = addressOf(interpreter.none);
     const at = (index: number): Deno.PointerObject => {
       const object = py.PyTuple_GetItem(functions, BigInt(index))!;
       py.Py_IncRef(object);
@@ -353,7 +348,6 @@ class Giver {
     this.#lend = at(2);
     this.#withdraw = at(3);
     py.Py_DecRef(functions);
-    py.Py_DecRef(globals);
     this.#few = interpreter.integer(FEW);
     this.#all = interpreter.integer(Number.MAX_SAFE_INTEGER);
     interpreter.afterwards = () => this.#sweepNow(this.#few);

@@ -81,11 +81,6 @@ tools = (
 )
 `;
 
-/** Where the arguments of a call stand: the place before the first is Python's. */
-const PLACES = 16;
-/** `PY_VECTORCALL_ARGUMENTS_OFFSET`: that place may be written to. */
-const OFFSET_FLAG = 1n << 63n;
-
 /** One interpreter, which runs from its start to the end of the process. */
 export class Interpreter implements Gate {
   /** The functions of its C API. */
@@ -113,8 +108,6 @@ export class Interpreter implements Gate {
   /** The thread state of who started it; `null`: somebody else did. */
   readonly #started: Deno.PointerObject | null;
   readonly #globals: Deno.PointerObject;
-  readonly #places = new BigUint64Array(PLACES);
-  readonly #arguments: bigint;
   readonly #describe: Deno.PointerObject;
   readonly #text: Deno.PointerObject;
   readonly #name: Deno.PointerObject;
@@ -132,14 +125,13 @@ export class Interpreter implements Gate {
   constructor(py: PythonSymbols, library: string, isOurs: boolean) {
     this.py = py;
     this.library = library;
-    this.#arguments = addressOfArray(this.#places) + 8n;
     // Of a thread that has the lock all the time, this changes nothing.
     const isHeld = py.PyGILState_Check() === 1;
     if (!isHeld) py.PyGILState_Ensure(); // and the thread keeps its state
     const main = py.PyImport_AddModule(cString("__main__"))!;
     this.#globals = py.PyModule_GetDict(main)!;
     py.Py_IncRef(this.#globals);
-    const tools = this.#toolsOf();
+    const tools = this.moduleOf(TOOLS, "tools");
     const at = (index: number): Deno.PointerObject => {
       const tool = py.PyTuple_GetItem(tools, BigInt(index))!;
       py.Py_IncRef(tool);
@@ -167,13 +159,17 @@ export class Interpreter implements Gate {
     afterExit(() => this.#finalise());
   }
 
-  #toolsOf(): Deno.PointerObject {
+  /** Runs a program of ours in a place of its own, and takes a variable out of it. */
+  moduleOf(program: string, variable: string): Deno.PointerObject {
     const { py } = this;
     const globals = py.PyDict_New()!;
-    py.Py_DecRef(this.runIn(globals, TOOLS, "exec", "<@dlpack/deno>"));
-    const tools = this.variableOf(globals, "tools");
+    const builtins = cString("__builtins__");
+    py.PyDict_SetItemString(globals, builtins, py.PyEval_GetBuiltins()!);
+    py.Py_DecRef(this.runIn(globals, program, "exec", "<@dlpack/deno>"));
+    const object = py.PyDict_GetItemString(globals, cString(variable))!;
+    py.Py_IncRef(object);
     py.Py_DecRef(globals);
-    return tools;
+    return object;
   }
 
   /** Does something at exit, with the lock held, before the end of Python. */
@@ -268,15 +264,11 @@ export class Interpreter implements Gate {
     callable: Deno.PointerObject,
     ...args: readonly Deno.PointerObject[]
   ): Deno.PointerObject {
-    for (const [index, argument] of args.entries()) {
-      this.#places[index + 1] = addressOf(argument);
-    }
-    const result = this.py.PyObject_Vectorcall(
-      callable,
-      this.#arguments,
-      BigInt(args.length) | OFFSET_FLAG,
-      null,
-    );
+    const { py } = this;
+    for (const argument of args) py.Py_IncRef(argument);
+    const tuple = this.tuple(...args);
+    const result = py.PyObject_Call(callable, tuple, null);
+    py.Py_DecRef(tuple);
     if (result === null) throw this.error();
     return result;
   }
@@ -337,13 +329,6 @@ export class Interpreter implements Gate {
 
   #decode(object: Deno.PointerObject): string {
     return new TextDecoder().decode(this.bytesOf(object));
-  }
-
-  /** A variable of these globals: a new reference. */
-  variableOf(globals: Deno.PointerObject, name: string): Deno.PointerObject {
-    const object = this.py.PyDict_GetItemString(globals, cString(name))!;
-    this.py.Py_IncRef(object);
-    return object;
   }
 
   /** What Python has raised, which is then over. */

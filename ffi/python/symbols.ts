@@ -129,12 +129,11 @@ export const symbols = {
     ],
     ...status,
   },
-  PyObject_Vectorcall: {
+  PyObject_Call: {
     parameters: [
       "pointer", // PyObject *callable
-      "u64", // PyObject *const *args
-      "usize", // size_t nargsf
-      "pointer", // PyObject *kwnames
+      "pointer", // PyObject *args
+      "pointer", // PyObject *kwargs
     ],
     ...reference,
   },
