@@ -77,7 +77,7 @@ function lookUp(
   type: Deno.PointerObject,
 ): Exchange | null {
   const { py } = interpreter;
-  attribute ??= interpreter.string("__dlpack_c_exchange_api__");
+  attribute ??= interpreter.name("__dlpack_c_exchange_api__");
   capsuleName ??= permanentText("dlpack_exchange_api");
   if (py.PyObject_HasAttr(type, attribute) === 0) return null;
   const capsule = py.PyObject_GetAttr(type, attribute);

@@ -317,6 +317,11 @@ export class Interpreter implements Gate {
     return this.py.PyUnicode_FromString(cString(text))!;
   }
 
+  /** A name as Python has it: one string for all that say it, which is found sooner. */
+  name(name: string): Deno.PointerObject {
+    return this.py.PyUnicode_InternFromString(cString(name))!;
+  }
+
   /** What is in an object of `bytes`, which is let go. */
   bytesOf(object: Deno.PointerObject): Uint8Array<ArrayBuffer> {
     const { py } = this;

@@ -256,6 +256,12 @@ export const symbols = {
     ],
     ...reference,
   },
+  PyUnicode_InternFromString: {
+    parameters: [
+      "buffer", // const char *str
+    ],
+    ...reference,
+  },
   PyTuple_New: {
     parameters: [
       "isize", // Py_ssize_t len

@@ -7,7 +7,7 @@
 
 import { BufferError, type BufferErrorCode } from "../../src/errors.ts";
 import { addressOf, addressOfArray } from "../memory.ts";
-import { claim, type Owner } from "../owner.ts";
+import { Owner } from "../owner.ts";
 import type { PythonError } from "./error.ts";
 import { exchangeOf, takeByExchange, type Taken } from "./exchange.ts";
 import type { Interpreter } from "./interpreter.ts";
@@ -40,23 +40,19 @@ class Taker {
   readonly #pairs = new Map<string, bigint>();
   /** The pair that was asked for last. */
   readonly #last = { first: 0, second: 0, address: 0n };
-  readonly #names = {
-    dltensor: capsuleName("dltensor"),
-    dltensor_versioned: capsuleName("dltensor_versioned"),
-  };
-  readonly #usedNames = {
-    dltensor: capsuleName("used_dltensor"),
-    dltensor_versioned: capsuleName("used_dltensor_versioned"),
-  };
+  readonly #legacyName = capsuleName("dltensor");
+  readonly #versionedName = capsuleName("dltensor_versioned");
+  readonly #usedLegacyName = capsuleName("used_dltensor");
+  readonly #usedVersionedName = capsuleName("used_dltensor_versioned");
 
   constructor(interpreter: Interpreter) {
     this.#interpreter = interpreter;
-    this.#method = interpreter.string("__dlpack__");
-    this.#deviceMethod = interpreter.string("__dlpack_device__");
+    this.#method = interpreter.name("__dlpack__");
+    this.#deviceMethod = interpreter.name("__dlpack_device__");
     const names = ["max_version", "dl_device", "copy", "stream"];
     const tuple = (length: number): Deno.PointerObject =>
       interpreter.tuple(
-        ...names.slice(0, length).map((name) => interpreter.string(name)),
+        ...names.slice(0, length).map((name) => interpreter.name(name)),
       );
     this.#keywords = tuple(3);
     this.#keywordsAndStream = tuple(4);
@@ -150,26 +146,31 @@ class Taker {
   /** Takes the struct out of a capsule, and marks it as used. */
   #ownerIn(capsule: Deno.PointerObject): Owner {
     const { py } = this.#interpreter;
-    const name = py.PyCapsule_IsValid(
-        capsule,
-        this.#names.dltensor_versioned,
-      ) !== 0
-      ? "dltensor_versioned"
-      : "dltensor";
-    if (
-      name === "dltensor" &&
-      py.PyCapsule_IsValid(capsule, this.#names.dltensor) === 0
-    ) throw this.#noCapsule(capsule);
-    const struct = py.PyCapsule_GetPointer(capsule, this.#names[name])!;
-    const owner = claim(struct, name);
+    let name: "dltensor" | "dltensor_versioned" = "dltensor_versioned";
+    let struct = py.PyCapsule_GetPointer(capsule, this.#versionedName);
+    if (struct === null) {
+      py.PyErr_Clear();
+      name = "dltensor";
+      struct = py.PyCapsule_GetPointer(capsule, this.#legacyName);
+      if (struct === null) {
+        py.PyErr_Clear();
+        throw this.#noCapsule(capsule);
+      }
+    }
+    const usedName = name === "dltensor"
+      ? this.#usedLegacyName
+      : this.#usedVersionedName;
+    if (py.PyCapsule_SetName(capsule, usedName) !== 0) {
+      throw this.#interpreter.error();
+    }
+    const owner = new Owner(struct, name);
     owner.deleteWithin(this.#interpreter);
-    py.PyCapsule_SetName(capsule, this.#usedNames[name]);
     return owner;
   }
 
   #noCapsule(capsule: Deno.PointerObject): Error {
     const { py } = this.#interpreter;
-    const names = Object.values(this.#usedNames);
+    const names = [this.#usedLegacyName, this.#usedVersionedName];
     if (names.some((name) => py.PyCapsule_IsValid(capsule, name) !== 0)) {
       return new BufferError(
         "consumed",
