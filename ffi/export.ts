@@ -219,7 +219,8 @@ function allocateExport(
     ? 0n
     : end + (ALIGNMENT - end % ALIGNMENT) % ALIGNMENT;
   // The struct is the start of the block, so its deleter is `free`.
-  writeStruct(spec, length, data, address, 0, addressOfFree());
+  // Not 0: Paddle calls no deleter of a struct whose manager_ctx is NULL.
+  writeStruct(spec, length, data, address, 1, addressOfFree());
   const owner = ownerAt(address, spec);
   owner.deleteHere(freeHere);
   return { owner, data };

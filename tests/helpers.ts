@@ -139,13 +139,17 @@ export interface ScriptRun {
 }
 
 /**
- * Runs a script in a process of its own. It can import `@dlpack/deno`, and
- * native/fixture.ts as `#fixture`.
+ * Runs a script in a process of its own. It can import `@dlpack/deno` with its
+ * other entry points, and native/fixture.ts as `#fixture`.
+ *
+ * @param env Variables of the environment beside those of this process.
+ * @param clearEnv Whether they are all that there are.
  */
 export async function runScript(
   source: string,
   flags: readonly string[] = ["-A"],
   env: Readonly<Record<string, string>> = {},
+  clearEnv = false,
 ): Promise<ScriptRun> {
   const url = (path: string): string => new URL(path, import.meta.url).href;
   const file = await Deno.makeTempFile({ suffix: ".ts" });
@@ -154,11 +158,13 @@ export async function runScript(
       file,
       source
         .replaceAll('"@dlpack/deno"', `"${url("../mod.ts")}"`)
+        .replaceAll('"@dlpack/deno/python"', `"${url("../src/python/mod.ts")}"`)
         .replaceAll('"#fixture"', `"${url("./native/fixture.ts")}"`),
     );
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-prompt", "--no-check", "--no-config", ...flags, file],
       env: { NO_COLOR: "1", ...env },
+      clearEnv,
     }).output();
     const text = new TextDecoder();
     return {

@@ -224,10 +224,16 @@ def _users(entry):
 _ALONE = _users([0, object()])
 
 def sweep(most):
-    """The keys of the tensors that Python has forgotten, 8 bytes each."""
+    """Frees what is over, up to the first that are not.
+
+    Gives the keys of the tensors that Python has forgotten, 8 bytes each.
+    """
     while _freed:
         _free(_freed.popleft())
-    for _ in range(min(most, len(_out))):
+    kept = 0
+    for _ in range(len(_out)):
+        if kept == most:
+            break
         entry = _out.popleft()
         block, tensor, versioned = entry[0], entry[2], entry[3]
         if entry[1] is not None:
@@ -244,6 +250,7 @@ def sweep(most):
             _freed.append(block)
             continue
         _out.append(entry)
+        kept += 1
     entry = tensor = None
     if not _forgotten:
         return None
@@ -291,7 +298,7 @@ export interface Given {
   readonly text: string;
 }
 
-/** As many entries are looked at, of what consumers have, after each program. */
+/** As many structs that consumers still have are looked at after each program. */
 const FEW = 64;
 
 /** What gives tensors to one interpreter. */
@@ -358,10 +365,13 @@ class Giver {
     const { py } = this.#interpreter;
     const key = ++this.#lastKey;
     const isHere = isHost(spec.device[0]);
+    const isPacked = spec.bits < 8 && !spec.isPadded;
     const integers = [
       key,
       isHere ? spec.data : 0,
-      isContiguous(spec.shape, spec.strides) ? 0 : spec.bits * spec.lanes / 8,
+      isPacked || isContiguous(spec.shape, spec.strides)
+        ? 0
+        : Math.ceil(spec.bits * spec.lanes / 8),
       bytes,
     ].map((value) => this.#interpreter.integer(value));
     const device = this.#interpreter.tuple(
@@ -462,8 +472,10 @@ class Giver {
       data -= 64n;
       byteOffset += 64n;
     }
-    if (versioned) writeVersioned(view, 0, spec, 0, deleter);
-    else writeLegacy(view, 0, 0, deleter);
+    // Paddle calls no deleter of a struct whose manager_ctx is NULL.
+    const managerCtx = 1;
+    if (versioned) writeVersioned(view, 0, spec, managerCtx, deleter);
+    else writeLegacy(view, 0, managerCtx, deleter);
     writeTensor(view, tensor, { ...spec, byteOffset }, data, 0n, 0n);
     writeAxes(view, size, spec.shape);
     writeAxes(view, size + axes, spec.strides);

@@ -60,9 +60,14 @@ export class Reference {
     );
   }
 
-  /** Where the object is. */
+  /**
+   * Where the object is.
+   *
+   * @throws {BufferError} `"released"` when it was released.
+   */
   get address(): bigint {
-    return this.#address ??= addressOf(this.pointer);
+    const { pointer } = this;
+    return this.#address ??= addressOf(pointer);
   }
 
   /** Lets go of the object: idempotent. */
