@@ -1,4 +1,5 @@
 import { runtimeOf } from "../../ffi/devices/registry.ts";
+import { requirePermission } from "../../ffi/libc.ts";
 import { exchangeOfType } from "../../ffi/python/exchange.ts";
 import { giveAs, giveTensor } from "../../ffi/python/give.ts";
 import {
@@ -107,6 +108,7 @@ export class Python implements Disposable {
     const executable = checkPath("executable", options.executable);
     const library = checkPath("library", options.library);
     const wanted = { executable, library };
+    requirePermission();
     const running = runningInterpreter() ?? joinPython();
     if (running !== null) {
       checkSame(running, wanted);
