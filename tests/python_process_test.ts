@@ -523,7 +523,7 @@ catch (error) { console.log(error.name, error.message.slice(0, 60)); }`;
     const noFfi = await runScript(open, ["--allow-run", "--allow-env"]);
     assertEquals(noFfi.code, 0, noFfi.err);
     assertStringIncludes(noFfi.out[0]!, "NotCapable");
-    assertStringIncludes(noFfi.out[0]!, "--allow-ffi");
+    assertStringIncludes(noFfi.out[0]!, "full FFI permission");
     const enough = await runScript(open, ["--allow-ffi", "--allow-run"]);
     assertRun(enough, []);
     assert(enough.code === 0);
