@@ -53,6 +53,8 @@ export interface Gate {
   enter(): boolean;
   /** After it, even if it threw. */
   leave(): void;
+  /** The struct was given away: whoever has it calls the deleter. */
+  moved(): void;
 }
 
 /** A deleter that is JavaScript of ours: called without the way through C. */
@@ -524,6 +526,7 @@ export class Owner {
     if (managed.deleteHere !== null) managed.deleteHere.moved(this.#kept);
     // Nobody tells when another's deleter was called.
     else if (this.#kept !== undefined) keptForGood.push(this.#kept);
+    managed.gate?.moved();
     return pointerOf(managed);
   }
 

@@ -4,7 +4,7 @@
  */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { askPython, pythonPath } from "../examples/python.ts";
+import { askPython } from "../examples/python.ts";
 import { runScript, type ScriptRun } from "./helpers.ts";
 import { skipped } from "./skipped.ts";
 

@@ -125,7 +125,6 @@ export function takeByExchange(
   if (!callTwo(fromObject, object)) throw interpreter.error();
   const struct = out[0]!;
   const owner = new Owner(struct, "dltensor_versioned");
-  owner.deleteWithin(interpreter);
   const stream = streamOf(interpreter, workStream, struct);
   return { owner, stream };
 }

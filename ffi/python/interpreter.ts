@@ -49,6 +49,12 @@ def about():
     parts = sys.executable or "", sys.prefix, sys.version.split()[0]
     return "\\0".join(parts).encode("utf-8", "backslashreplace")
 
+def pair(values):
+    kind, number = values
+    kind = getattr(kind, "value", kind)
+    # Paddle has no id for the CPU.
+    return b"%d,%d" % (kind, 0 if number is None else number)
+
 def same(one, other):
     import os
     try:
@@ -77,6 +83,7 @@ def begin():
 
 tools = (
     describe, text, name, about, join, end, begin, same,
+    pair,
     TypeError, BufferError, None, True, False,
 )
 `;
@@ -113,6 +120,7 @@ export class Interpreter implements Gate {
   readonly #name: Deno.PointerObject;
   readonly #end: Deno.PointerObject;
   readonly #same: Deno.PointerObject;
+  readonly #pair: Deno.PointerObject;
   #isOver = false;
   /** Of {@linkcode Gate}s that are entered. */
   readonly #states: number[] = [];
@@ -142,11 +150,12 @@ export class Interpreter implements Gate {
     this.#name = at(2);
     this.#end = at(5);
     this.#same = at(7);
-    this.typeError = at(8);
-    this.bufferError = at(9);
-    this.none = at(10);
-    this.isTrue = at(11);
-    this.isFalse = at(12);
+    this.#pair = at(8);
+    this.typeError = at(9);
+    this.bufferError = at(10);
+    this.none = at(11);
+    this.isTrue = at(12);
+    this.isFalse = at(13);
     const [executable, prefix, version] = this.#decode(this.call(at(3)))
       .split("\0");
     this.executable = executable!;
@@ -226,6 +235,9 @@ export class Interpreter implements Gate {
     py.PyGILState_Release(this.#states.pop()!);
   }
 
+  /** Of a deleter that somebody else is to call. */
+  moved(): void {}
+
   /** Runs a program in the module `__main__`. */
   run(program: string, kind: keyof typeof Start): Deno.PointerObject {
     return this.runIn(this.#globals, program, kind, `<${kind}>`);
@@ -281,6 +293,13 @@ export class Interpreter implements Gate {
   /** The name of an object's type, or of the type that it is. */
   nameOf(object: Deno.PointerObject): string {
     return this.#decode(this.call(this.#name, object));
+  }
+
+  /** What a pair of integers is. */
+  pairOf(object: Deno.PointerObject): [number, number] {
+    const [first, second] = this.#decode(this.call(this.#pair, object))
+      .split(",").map(Number);
+    return [first!, second!];
   }
 
   /** Whether two paths are those of one file or folder. */

@@ -7,7 +7,7 @@
 
 import { BufferError, type BufferErrorCode } from "../../src/errors.ts";
 import { addressOf, addressOfArray } from "../memory.ts";
-import { Owner } from "../owner.ts";
+import { type Gate, Owner } from "../owner.ts";
 import type { PythonError } from "./error.ts";
 import { exchangeOf, takeByExchange, type Taken } from "./exchange.ts";
 import type { Interpreter } from "./interpreter.ts";
@@ -24,6 +24,35 @@ export interface Keywords {
 
 /** `PY_VECTORCALL_ARGUMENTS_OFFSET`, and the object itself. */
 const CALL_FLAGS = 1n << 63n | 1n;
+
+/**
+ * The lock for the deleter of a tensor, and a reference to the object that it came
+ * from: the struct of an older producer may not keep all that its memory is.
+ */
+class Keeper implements Gate {
+  readonly #interpreter: Interpreter;
+  readonly #object: Deno.PointerObject;
+
+  /** The lock is held. */
+  constructor(interpreter: Interpreter, object: Deno.PointerObject) {
+    this.#interpreter = interpreter;
+    this.#object = object;
+    interpreter.py.Py_IncRef(object);
+  }
+
+  enter(): boolean {
+    return this.#interpreter.enter();
+  }
+
+  leave(): void {
+    this.#interpreter.py.Py_DecRef(this.#object);
+    this.#interpreter.leave();
+  }
+
+  moved(): void {
+    if (this.#interpreter.enter()) this.leave();
+  }
+}
 
 /** What the protocol needs of one interpreter. */
 class Taker {
@@ -71,11 +100,16 @@ class Taker {
       (dlDevice === undefined || dlDevice === null) &&
       (stream === undefined || stream === null)
     ) {
-      return takeByExchange(this.#interpreter, exchange, object.pointer);
+      const { pointer } = object;
+      const taken = takeByExchange(this.#interpreter, exchange, pointer);
+      taken.owner.deleteWithin(new Keeper(this.#interpreter, pointer));
+      return taken;
     }
     const capsule = this.#call(object, keywords);
     try {
-      return { owner: this.#ownerIn(capsule), stream: null };
+      const owner = this.#ownerIn(capsule);
+      owner.deleteWithin(new Keeper(this.#interpreter, object.pointer));
+      return { owner, stream: null };
     } finally {
       this.#interpreter.py.Py_DecRef(capsule);
     }
@@ -92,17 +126,17 @@ class Taker {
       null,
     );
     if (pair === null) throw this.#refused(object);
-    const text = this.#interpreter.textOf(pair);
-    py.Py_DecRef(pair);
-    const numbers = text.match(/-?\d+/g)?.map(Number) ?? [];
-    const [type, id] = numbers.slice(-2);
-    if (numbers.length < 2) {
+    try {
+      return this.#interpreter.pairOf(pair);
+    } catch (cause) {
       throw new TypeError(
-        `Cannot read the device of a Python object: __dlpack_device__() ` +
-          `returned ${text}, not a pair of integers`,
+        "Cannot read the device of a Python object: __dlpack_device__() " +
+          `returned ${this.#interpreter.textOf(pair)}, no pair of integers`,
+        { cause },
       );
+    } finally {
+      py.Py_DecRef(pair);
     }
-    return [type!, id!];
   }
 
   #call(object: Reference, keywords: Keywords): Deno.PointerObject {
@@ -118,27 +152,30 @@ class Taker {
     );
     const ours = hasStream ? this.#interpreter.integer(stream) : null;
     if (ours !== null) places[5] = addressOf(ours);
-    let capsule = py.PyObject_VectorcallMethod(
-      this.#method,
-      this.#arguments,
-      CALL_FLAGS,
-      hasStream ? this.#keywordsAndStream : this.#keywords,
-    );
-    if (ours !== null) py.Py_DecRef(ours);
+    const ask = (names: Deno.PointerObject | null): Deno.PointerValue =>
+      py.PyObject_VectorcallMethod(
+        this.#method,
+        this.#arguments,
+        CALL_FLAGS,
+        names,
+      );
+    const names = hasStream ? this.#keywordsAndStream : this.#keywords;
+    let capsule = ask(names);
+    if (capsule === null && copy === true) {
+      // Some know the keyword, but cannot copy: the caller can.
+      py.PyErr_Clear();
+      places[4] = this.#none;
+      capsule = ask(names);
+    }
     if (
       capsule === null && !hasStream &&
       py.PyErr_ExceptionMatches(this.#interpreter.typeError) !== 0
     ) {
       // An older producer knows no keywords; what they ask, the caller does.
       py.PyErr_Clear();
-      places[1] = object.address;
-      capsule = py.PyObject_VectorcallMethod(
-        this.#method,
-        this.#arguments,
-        CALL_FLAGS,
-        null,
-      );
+      capsule = ask(null);
     }
+    if (ours !== null) py.Py_DecRef(ours);
     if (capsule === null) throw this.#refused(object);
     return capsule;
   }
@@ -163,9 +200,7 @@ class Taker {
     if (py.PyCapsule_SetName(capsule, usedName) !== 0) {
       throw this.#interpreter.error();
     }
-    const owner = new Owner(struct, name);
-    owner.deleteWithin(this.#interpreter);
-    return owner;
+    return new Owner(struct, name);
   }
 
   #noCapsule(capsule: Deno.PointerObject): Error {

@@ -67,8 +67,9 @@ export class PythonObject implements DlpackExporter, Disposable {
    * that it knows. If its type has DLPack's C exchange API, as PyTorch's has,
    * that is used instead.
    *
-   * An older producer that knows no keywords gives what it has, where it is:
-   * {@linkcode fromDlpack} then copies what is to be a copy.
+   * A producer that cannot copy, or an older one that knows no keywords, gives
+   * what it has, where it is: {@linkcode fromDlpack} then copies what is to be a
+   * copy.
    *
    * @param request What the consumer understands and wants.
    * @returns A capsule of the struct. Its deleter is called with Python's lock
