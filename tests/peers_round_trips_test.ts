@@ -17,7 +17,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { askPython, cString, openPython } from "../examples/python.ts";
+import { Python } from "@dlpack/deno/python";
+import { pythonPath } from "../examples/python.ts";
 import {
   assertBufferError,
   bytesOf,
@@ -64,37 +65,31 @@ function capsuleOf(t: Tensor, name: Name, copy = false): DlpackCapsule {
 
 const python = startPython();
 
-function startPython() {
+function startPython(): Python | null {
   try {
-    askPython(
-      "import numpy; " +
-        "assert numpy.lib.NumpyVersion(numpy.__version__) >= '2.1.0', " +
-        "'NumPy ' + numpy.__version__",
-    );
-    return openPython({
-      Py_DecRef: { parameters: ["pointer"], result: "void" },
-      PyRun_SimpleString: { parameters: ["buffer"], result: "i32" },
-      PyImport_AddModule: { parameters: ["buffer"], result: "pointer" },
-      PyObject_GetAttrString: {
-        parameters: ["pointer", "buffer"],
-        result: "pointer",
-      },
-      PyObject_SetAttrString: {
-        parameters: ["pointer", "buffer", "pointer"],
-        result: "i32",
-      },
-      PyUnicode_AsUTF8: { parameters: ["pointer"], result: "pointer" },
-      PyCapsule_New: {
-        parameters: ["pointer", "pointer", "function"],
-        result: "pointer",
-      },
-      PyCapsule_IsValid: { parameters: ["pointer", "pointer"], result: "i32" },
-      PyCapsule_GetPointer: {
-        parameters: ["pointer", "pointer"],
-        result: "pointer",
-      },
-      PyCapsule_SetName: { parameters: ["pointer", "pointer"], result: "i32" },
-    });
+    const python = Python.open({ executable: pythonPath() });
+    python.exec(`
+      import json, numpy
+      assert numpy.lib.NumpyVersion(numpy.__version__) >= "2.1.0", (
+          "NumPy " + numpy.__version__)
+
+      class Exporter:
+          """Gives a tensor once, as one of the structs, whoever asks for which."""
+          def __init__(self, tensor, version):
+              self.tensor, self.version = tensor, version
+
+          def __dlpack__(self, **request):
+              global requested
+              requested = request
+              tensor, self.tensor = self.tensor, None
+              return tensor.__dlpack__(max_version=self.version)
+
+          def __dlpack_device__(self):
+              return (1, 0)
+
+      arrays = {}
+    `);
+    return python;
   } catch (error) {
     skipped(
       `NumPy in this process (${(error as Error).message})`,
@@ -104,62 +99,23 @@ function startPython() {
   }
 }
 
-// A PyCapsule keeps the pointer to its name, so these stay for good.
-const capsuleNames = {
-  dltensor: pinned("dltensor"),
-  dltensor_versioned: pinned("dltensor_versioned"),
-  used_dltensor: pinned("used_dltensor"),
-  used_dltensor_versioned: pinned("used_dltensor_versioned"),
-};
-
-function pinned(text: string): Deno.PointerObject {
-  return Deno.UnsafePointer.of(cString(text).buffer)!;
-}
-
-/** Runs the deleter of a PyCapsule that Python drops and nobody consumed. */
-const dropped = new Deno.UnsafeCallback(
-  { parameters: ["pointer"], result: "void" },
-  (object) => {
-    for (const name of names) {
-      if (python!.PyCapsule_IsValid(object, capsuleNames[name]) === 0) continue;
-      const struct = python!.PyCapsule_GetPointer(object, capsuleNames[name]);
-      new DlpackCapsule(struct, name)[Symbol.dispose]();
-    }
-  },
-);
-
 /** Runs Python statements in the module __main__. */
 function run(program: string): void {
-  if (python!.PyRun_SimpleString(cString(program)) !== 0) {
-    throw new Error("Python raised the error printed above");
-  }
+  python!.exec(program);
 }
 
 /** What a Python expression gives, by way of JSON. */
 function evaluate(expression: string): unknown {
-  run(`import json; answer = json.dumps(${expression})`);
-  const object = python!.PyObject_GetAttrString(main(), cString("answer"));
-  const text = new Deno.UnsafePointerView(python!.PyUnicode_AsUTF8(object)!)
-    .getCString();
-  python!.Py_DecRef(object);
-  return JSON.parse(text);
-}
-
-function main(): Deno.PointerValue {
-  return python!.PyImport_AddModule(cString("__main__"));
+  using json = python!.eval(`json.dumps(${expression})`);
+  return JSON.parse(String(json));
 }
 
 /** Puts a capsule into Python's variable `exporter`, ready to be imported. */
 function offer(capsule: DlpackCapsule): void {
-  const name = capsule.name as Name;
-  const object = python!.PyCapsule_New(
-    capsule.take(),
-    capsuleNames[name],
-    dropped.pointer,
-  );
-  python!.PyObject_SetAttrString(main(), cString("capsule"), object);
-  python!.Py_DecRef(object);
-  run("exporter = Exporter(capsule); del capsule");
+  const version = capsule.name === "dltensor" ? "None" : "(1, 0)";
+  // As far as Python is to know, a legacy struct may be written.
+  python!.set("tensor", capsule.with({ writable: true }));
+  run(`exporter = Exporter(tensor, ${version}); del tensor`);
 }
 
 class NumpyArray implements Held {
@@ -168,26 +124,19 @@ class NumpyArray implements Held {
 
   /** Imports what is in `exporter`. */
   constructor(keywords = "") {
-    run(`
-try: ${this.variable} = numpy.from_dlpack(exporter, ${keywords})
-except Exception as error: failure = str(error)
-else: failure = None
-del exporter`);
-    const failure = evaluate("failure");
-    if (failure !== null) throw new Error(String(failure));
+    try {
+      run(`${this.variable} = numpy.from_dlpack(exporter, ${keywords})`);
+    } finally {
+      run("del exporter");
+    }
   }
 
-  give(name: Name, keywords = ""): DlpackCapsule {
-    const version = name === "dltensor" ? "None" : "(1, 0)";
-    run(
-      `given = ${this.variable}.__dlpack__(max_version=${version}, ${keywords})`,
-    );
-    const object = python!.PyObject_GetAttrString(main(), cString("given"));
-    const struct = python!.PyCapsule_GetPointer(object, capsuleNames[name]);
-    python!.PyCapsule_SetName(object, capsuleNames[`used_${name}`]);
-    python!.Py_DecRef(object);
-    run("del given");
-    return new DlpackCapsule(struct, name);
+  give(name: Name, copy: boolean | null = null): DlpackCapsule {
+    using array = python!.eval(this.variable);
+    return array.__dlpack__({
+      maxVersion: name === "dltensor" ? null : [1, 0],
+      copy,
+    });
   }
 
   release(): void {
@@ -196,23 +145,6 @@ del exporter`);
 }
 
 if (python !== null) {
-  run(`
-import numpy
-
-class Exporter:
-    def __init__(self, capsule):
-        self.capsule = capsule
-
-    def __dlpack__(self, **request):
-        global requested
-        requested = request
-        capsule, self.capsule = self.capsule, None
-        return capsule
-
-    def __dlpack_device__(self):
-        return (1, 0)
-
-arrays = {}`);
   libraries["NumPy"] = {
     // deno-fmt-ignore
     dtypes: [
@@ -508,7 +440,7 @@ numpyTest("read-only stays so, there and back", () => {
     using back = fromDlpack(x.give("dltensor_versioned"));
     assert(back.is("float32") && back.readOnly);
     assertBufferError(() => back.set(0, 1), "readonly");
-    using copied = fromDlpack(x.give("dltensor_versioned", "copy=True"));
+    using copied = fromDlpack(x.give("dltensor_versioned", true));
     assertEquals(copied.readOnly, false);
   }
   x.release();

@@ -298,8 +298,8 @@ export interface Given {
   readonly text: string;
 }
 
-/** As many structs that consumers still have are looked at after each program. */
-const FEW = 64;
+/** As many structs that consumers still have are looked at, after what. */
+const MOST = { program: 64, release: 2 } as const;
 
 /** What gives tensors to one interpreter. */
 class Giver {
@@ -308,7 +308,6 @@ class Giver {
   readonly #sweep: Deno.PointerObject;
   readonly #lend: Deno.PointerObject;
   readonly #withdraw: Deno.PointerObject;
-  readonly #few: Deno.PointerObject;
   readonly #all: Deno.PointerObject;
   readonly #none: bigint;
   readonly #zero: bigint;
@@ -355,9 +354,12 @@ class Giver {
     this.#lend = at(2);
     this.#withdraw = at(3);
     py.Py_DecRef(functions);
-    this.#few = interpreter.integer(FEW);
     this.#all = interpreter.integer(Number.MAX_SAFE_INTEGER);
-    interpreter.afterwards = () => this.#sweepNow(this.#few);
+    const most = {
+      program: interpreter.integer(MOST.program),
+      release: interpreter.integer(MOST.release),
+    };
+    interpreter.afterwards = (what) => this.#sweepNow(most[what]);
   }
 
   /** Makes an object of a tensor, whose struct it takes. The lock is held. */

@@ -14,6 +14,7 @@ import { afterExit, type Gate } from "../owner.ts";
 import { PythonError } from "./error.ts";
 import { cString, openLibpython } from "./library.ts";
 import type { PythonSymbols } from "./symbols.ts";
+import { alone, isMainThread } from "./threads.ts";
 
 /** How `Py_CompileString` is to read a program. */
 const Start = { exec: 257, eval: 258 } as const;
@@ -110,9 +111,12 @@ export class Interpreter implements Gate {
   readonly typeError: Deno.PointerObject;
   /** Python's `BufferError`. */
   readonly bufferError: Deno.PointerObject;
-  /** Called, without the lock, when a program has run or an object is let go. */
-  afterwards: (() => void) | null = null;
-  /** The thread state of who started it; `null`: somebody else did. */
+  /**
+   * Called, without the lock, when a program has run, and when an object or a
+   * tensor of Python's was let go.
+   */
+  afterwards: ((what: "program" | "release") => void) | null = null;
+  /** The thread state of who started it and is to end it; `null`: nobody here. */
   readonly #started: Deno.PointerObject | null;
   readonly #globals: Deno.PointerObject;
   readonly #describe: Deno.PointerObject;
@@ -163,8 +167,10 @@ export class Interpreter implements Gate {
     this.version = version!;
     py.Py_DecRef(this.call(isOurs ? at(6) : at(4)));
     py.Py_DecRef(tools);
-    this.#started = isOurs ? py.PyEval_SaveThread() : null;
-    if (!isOurs && !isHeld) py.PyEval_SaveThread();
+    const state = isOurs || !isHeld ? py.PyEval_SaveThread() : null;
+    // Another thread ends before the process does: in `deno test`, that of a file,
+    // and the next file needs Python again.
+    this.#started = isOurs && isMainThread() ? state : null;
     afterExit(() => this.#finalise());
   }
 
@@ -434,8 +440,9 @@ export function runningInterpreter(): Interpreter | null {
  */
 export function joinInterpreter(library: string): Interpreter | null {
   const py = openLibpython(library);
-  if (py.Py_IsInitialized() === 0) return null;
-  return running = new Interpreter(py, library, false);
+  return running = alone(() =>
+    py.Py_IsInitialized() === 0 ? null : new Interpreter(py, library, false)
+  );
 }
 
 /**
@@ -449,16 +456,17 @@ export function startInterpreter(
   library: string,
   executable: string,
 ): Interpreter {
-  const joined = joinInterpreter(library);
-  if (joined !== null) return joined;
   const py = openLibpython(library);
-  if (py.PyInitConfig_Create !== null) initialise(py, executable);
-  else {
-    const name = py.Py_DecodeLocale(cString(executable), null);
-    py.Py_SetProgramName!(name);
-    py.Py_InitializeEx(0);
-  }
-  return running = new Interpreter(py, library, true);
+  return running = alone(() => {
+    if (py.Py_IsInitialized() !== 0) return new Interpreter(py, library, false);
+    if (py.PyInitConfig_Create !== null) initialise(py, executable);
+    else {
+      const name = py.Py_DecodeLocale(cString(executable), null);
+      py.Py_SetProgramName!(name);
+      py.Py_InitializeEx(0);
+    }
+    return new Interpreter(py, library, true);
+  });
 }
 
 /** As `Py_InitializeEx(0)` of older Pythons does, where that takes no program name. */

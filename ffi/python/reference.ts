@@ -105,7 +105,7 @@ function letGo(one: Held): void {
   if (!interpreter.enter()) return;
   interpreter.py.Py_DecRef(pointer);
   interpreter.leave();
-  interpreter.afterwards?.();
+  interpreter.afterwards?.("release");
 }
 
 function letGoOfAll(): void {

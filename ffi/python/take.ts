@@ -47,6 +47,8 @@ class Keeper implements Gate {
   leave(): void {
     this.#interpreter.py.Py_DecRef(this.#object);
     this.#interpreter.leave();
+    // The array may have been over a tensor of ours.
+    this.#interpreter.afterwards?.("release");
   }
 
   moved(): void {

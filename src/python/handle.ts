@@ -150,7 +150,7 @@ export class Python implements Disposable {
         interpreter.py.Py_DecRef(interpreter.run(text, "exec"));
       });
     } finally {
-      interpreter.afterwards?.();
+      interpreter.afterwards?.("program");
     }
   }
 
@@ -173,7 +173,7 @@ export class Python implements Disposable {
         ),
       );
     } finally {
-      interpreter.afterwards?.();
+      interpreter.afterwards?.("program");
     }
   }
 
@@ -240,7 +240,7 @@ export class Python implements Disposable {
         interpreter.setVariable(name, object);
       });
     } finally {
-      interpreter.afterwards?.();
+      interpreter.afterwards?.("program");
     }
   }
 
