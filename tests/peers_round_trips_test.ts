@@ -73,7 +73,7 @@ function startPython(): Python | null {
       assert numpy.lib.NumpyVersion(numpy.__version__) >= "2.1.0", (
           "NumPy " + numpy.__version__)
 
-      class Exporter:
+      class GivesOnce:
           """Gives a tensor once, as one of the structs, whoever asks for which."""
           def __init__(self, tensor, version):
               self.tensor, self.version = tensor, version
@@ -115,7 +115,7 @@ function offer(capsule: DlpackCapsule): void {
   const version = capsule.name === "dltensor" ? "None" : "(1, 0)";
   // As far as Python is to know, a legacy struct may be written.
   python!.set("tensor", capsule.with({ writable: true }));
-  run(`exporter = Exporter(tensor, ${version}); del tensor`);
+  run(`exporter = GivesOnce(tensor, ${version}); del tensor`);
 }
 
 class NumpyArray implements Held {
