@@ -1,104 +1,44 @@
-// Arrays of NumPy, seen from Deno through libpython: no copy, no bridge.
+// Matrix algebra with NumPy, on memory of Deno's.
 //
-//   pip install numpy          (2.1 or newer)
+//   python3 -m venv .venv && . .venv/bin/activate && pip install numpy
 //   deno run -A examples/numpy.ts
-//
-// Python is that of the virtual environment .venv, or the first on PATH.
 
-import {
-  DlpackCapsule,
-  type DlpackExporter,
-  type DlpackRequest,
-  fromDlpack,
-} from "@dlpack/deno";
-import { cString, openPython } from "./python.ts";
+import { fromDlpack, Tensor } from "@dlpack/deno";
+import { Python } from "@dlpack/deno/python";
 
-const python = openPython({
-  Py_DecRef: { parameters: ["pointer"], result: "void" },
-  PyRun_SimpleString: { parameters: ["buffer"], result: "i32" },
-  PyImport_AddModule: { parameters: ["buffer"], result: "pointer" },
-  PyObject_GetAttrString: {
-    parameters: ["pointer", "buffer"],
-    result: "pointer",
-  },
-  PyCapsule_GetPointer: {
-    parameters: ["pointer", "buffer"],
-    result: "pointer",
-  },
-  PyCapsule_SetName: { parameters: ["pointer", "pointer"], result: "i32" },
-});
+const py = Python.open(); // of the active environment, or the first on PATH
+py.exec("import numpy as np");
 
-const versioned = cString("dltensor_versioned");
-// A capsule keeps the pointer to its name, so this one stays for good.
-const usedName = cString("used_dltensor_versioned").buffer;
-const used = Deno.UnsafePointer.of(usedName);
-
-/** The NumPy array that a variable of the Python program holds. */
-class NumpyArray implements DlpackExporter {
-  constructor(readonly variable: string) {}
-
-  __dlpack__(request: DlpackRequest = {}): DlpackCapsule {
-    const maxVersion = literal(request.maxVersion ?? [1, 0]);
-    const device = literal(request.dlDevice);
-    const copy = literal(request.copy);
-    run(
-      `capsule = ${this.variable}.__dlpack__(max_version=${maxVersion}, ` +
-        `dl_device=${device}, copy=${copy})`,
-    );
-    const main = python.PyImport_AddModule(cString("__main__"));
-    const capsule = python.PyObject_GetAttrString(main, cString("capsule"));
-    const struct = python.PyCapsule_GetPointer(capsule, versioned)!;
-    python.PyCapsule_SetName(capsule, used);
-    python.Py_DecRef(capsule);
-    return new DlpackCapsule(struct, "dltensor_versioned");
-  }
-
-  __dlpack_device__(): readonly [type: number, id: number] {
-    return [1, 0];
-  }
-}
-
-if (python.PyRun_SimpleString(cString("import numpy")) !== 0) {
-  console.error("NumPy cannot be imported: pip install numpy");
-  Deno.exit(1);
-}
-run(`
-
-table = numpy.arange(6, dtype="float32").reshape(2, 3)
-rows, columns = numpy.mgrid[0:32, 0:48]
-image = numpy.stack([rows * 8, columns * 5, rows + columns], axis=-1).astype("uint8")
+// Twelve months of two shops: NumPy sees this very buffer.
+const sales = Float64Array.from({ length: 24 }, (_, i) => 100 + 7 * i % 31);
+py.set("x", Tensor.from(sales, [12, 2]));
+py.exec(`
+  x = np.from_dlpack(x)
+  months = np.stack([np.ones(12), np.arange(12)], axis=1)
+  trend, *_ = np.linalg.lstsq(months, x, rcond=None)
 `);
 
-// A transposed array is a view with its strides swapped, here as in NumPy.
-using transposed = fromDlpack(new NumpyArray("table.T"));
-console.log("table.T has strides", transposed.strides);
-console.log(transposed);
+// And Deno sees NumPy's: a fit, and its transpose, are views.
+using trend = fromDlpack(py.eval("trend"), { dtype: "float64" });
+using shops = fromDlpack(py.eval("x.T"), { dtype: "float64" });
+console.log("Start and growth of each shop", trend);
+console.log("Shops have strides", shops.strides, shops.slice(null, [0, 4]));
 
-transposed.set(2, 1, 500);
-run("print('NumPy sees', table.tolist(), flush=True)");
+// What one side writes, the other one reads.
+sales[0] = 1000;
+console.log("NumPy sees", String(py.eval("x[0]")));
+py.exec("x *= 2");
+console.log("Deno sees", sales[0], shops.get(0, 0));
 
-// An image: rows x columns x channels.
-using image = fromDlpack(new NumpyArray("image"));
-console.log("Image of", image.shape, image.dtype);
-const red = image.slice(null, null, 0);
-console.log("Red, every 8th pixel of both axes:");
-console.log(red.slice([null, null, 8], [null, null, 8]));
-console.log("Upside down:", red.slice([null, null, -1], [0, 1]).get(0, 0));
+// What Python forgets stays, while Deno has a view of it.
+py.exec("del trend, x");
+console.log("Deleted in Python, still", trend.get(0, 1).toFixed(2), "here");
 
-// Python may forget an array that Deno still views.
-run("shape = image.shape; del image, capsule");
-console.log("Deleted in Python, still", image.get(31, 47, 1), "here");
-
-/** Runs Python statements in the module __main__. */
-function run(program: string): void {
-  if (python.PyRun_SimpleString(cString(program)) !== 0) {
-    throw new Error("Python raised the error printed above");
+// What DLPack cannot say is refused, and what Python raises is thrown.
+for (const expression of ["np.array(['text'])", "np.zeros(3) @ np.zeros(4)"]) {
+  try {
+    fromDlpack(py.eval(expression));
+  } catch (error) {
+    console.log((error as Error).name, (error as Error).message);
   }
-}
-
-/** The value as Python writes it. */
-function literal(value?: boolean | readonly number[] | null): string {
-  if (value == null) return "None";
-  if (typeof value === "boolean") return value ? "True" : "False";
-  return `(${value.join(", ")})`;
 }

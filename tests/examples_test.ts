@@ -181,7 +181,7 @@ Deno.test({
   },
 });
 
-for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts", "npy.ts"]) {
+for (const name of ["tvm_ffi.ts", "metatensor.ts", "npy.ts"]) {
   Deno.test(`examples/${name} runs, or says what to install`, async () => {
     const { code, out } = await run(name);
     if (code === 0) assertStringIncludes(out, "Tensor ");
@@ -193,6 +193,37 @@ for (const name of ["tvm_ffi.ts", "metatensor.ts", "numpy.ts", "npy.ts"]) {
 // it is told: then it would look for its files where another Python has them.
 const ours = hasNumpy() ? pythonPath() : null;
 if (ours === null) skipped("Python beside others", "pip install numpy");
+
+/** As if the environment of the tests had been activated. */
+function active(): Record<string, string> {
+  return { VIRTUAL_ENV: askPython("import sys; print(sys.prefix)") };
+}
+
+for (
+  const [name, module, words] of [
+    ["numpy.ts", "numpy", "NumPy sees [1000.  107.]"],
+    ["model.ts", "onnxruntime", "Best class 1"],
+    ["pillow.ts", "PIL", "Pillow's is (48, 16) L 235"],
+  ] as const
+) {
+  const ignore = ours === null || !has(module);
+  if (ignore) skipped(`examples/${name}`, `pip install ${module}`);
+  Deno.test({
+    name: `examples/${name} runs in an active virtual environment`,
+    ignore,
+    async fn() {
+      const { code, out } = await run(name, active());
+      assertEquals(code, 0, out);
+      assertStringIncludes(out, words);
+    },
+  });
+}
+
+function has(module: string): boolean {
+  const program = "import importlib.util as u, sys; " +
+    "print(u.find_spec(sys.argv[1]) is not None)";
+  return askPython(program, module) === "True";
+}
 
 function hasNumpy(): boolean {
   try {
@@ -228,7 +259,7 @@ Deno.test({
       for (
         const PATH of [`${prefix}/bin:${path}`, `${path}:${prefix}/bin`]
       ) {
-        const { code, out } = await run("numpy.ts", { PATH });
+        const { code, out } = await run("numpy.ts", { ...active(), PATH });
         assertEquals(code, 0, out);
         assertStringIncludes(out, "NumPy sees");
       }
@@ -242,10 +273,11 @@ Deno.test({
   name: "A PYTHONHOME of another Python is named, not taken for no NumPy",
   ignore: ours === null || Deno.build.os === "windows",
   async fn() {
+    const environment = active();
     const PYTHONHOME = await Deno.makeTempDir();
     try {
       for (const name of ["numpy.ts", "tvm_ffi.ts", "metatensor.ts"]) {
-        const { code, out } = await run(name, { PYTHONHOME });
+        const { code, out } = await run(name, { ...environment, PYTHONHOME });
         assertEquals(code, 1, out);
         assertStringIncludes(out, `PYTHONHOME is ${PYTHONHOME}: unset it`);
         assertStringIncludes(out, "No module named 'encodings'");
