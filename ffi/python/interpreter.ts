@@ -126,8 +126,9 @@ export class Interpreter implements Gate {
   readonly #same: Deno.PointerObject;
   readonly #pair: Deno.PointerObject;
   #isOver = false;
-  /** Of {@linkcode Gate}s that are entered. */
-  readonly #states: number[] = [];
+  /** Of the {@linkcode Gate} that was entered last, and of those around it. */
+  #state = -1;
+  readonly #outerStates: number[] = [];
   readonly #lastActions: (() => void)[] = [];
 
   /**
@@ -230,7 +231,8 @@ export class Interpreter implements Gate {
   /** Before a deleter of Python's: takes the lock. */
   enter(): boolean {
     if (this.#isOver) return false;
-    this.#states.push(this.py.PyGILState_Ensure());
+    if (this.#state !== -1) this.#outerStates.push(this.#state);
+    this.#state = this.py.PyGILState_Ensure();
     return true;
   }
 
@@ -238,7 +240,11 @@ export class Interpreter implements Gate {
   leave(): void {
     const { py } = this;
     if (py.PyErr_Occurred() !== null) py.PyErr_WriteUnraisable(null);
-    py.PyGILState_Release(this.#states.pop()!);
+    const state = this.#state;
+    this.#state = this.#outerStates.length === 0
+      ? -1
+      : this.#outerStates.pop()!;
+    py.PyGILState_Release(state);
   }
 
   /** Of a deleter that somebody else is to call. */

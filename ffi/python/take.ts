@@ -154,20 +154,13 @@ class Taker {
     );
     const ours = hasStream ? this.#interpreter.integer(stream) : null;
     if (ours !== null) places[5] = addressOf(ours);
-    const ask = (names: Deno.PointerObject | null): Deno.PointerValue =>
-      py.PyObject_VectorcallMethod(
-        this.#method,
-        this.#arguments,
-        CALL_FLAGS,
-        names,
-      );
     const names = hasStream ? this.#keywordsAndStream : this.#keywords;
-    let capsule = ask(names);
+    let capsule = this.#ask(names);
     if (capsule === null && copy === true) {
       // Some know the keyword, but cannot copy: the caller can.
       py.PyErr_Clear();
       places[4] = this.#none;
-      capsule = ask(names);
+      capsule = this.#ask(names);
     }
     if (
       capsule === null && !hasStream &&
@@ -175,11 +168,20 @@ class Taker {
     ) {
       // An older producer knows no keywords; what they ask, the caller does.
       py.PyErr_Clear();
-      capsule = ask(null);
+      capsule = this.#ask(null);
     }
     if (ours !== null) py.Py_DecRef(ours);
     if (capsule === null) throw this.#refused(object);
     return capsule;
+  }
+
+  #ask(names: Deno.PointerObject | null): Deno.PointerValue {
+    return this.#interpreter.py.PyObject_VectorcallMethod(
+      this.#method,
+      this.#arguments,
+      CALL_FLAGS,
+      names,
+    );
   }
 
   /** Takes the struct out of a capsule, and marks it as used. */

@@ -33,6 +33,7 @@ const firstPage = new URL("../../README.md", import.meta.url);
 const sections = [
   "import",
   "export",
+  "python",
   "tvm_ffi",
   "copy",
   "elements",
