@@ -58,7 +58,7 @@ function runWithPython(
 const py = Python.open({ executable: ${JSON.stringify(executable)} });
 ${script}`,
     undefined,
-    { env },
+    env,
   );
 }
 
@@ -72,10 +72,8 @@ function runAlone(
     [name, Deno.env.get(name)] as const
   );
   const known = Object.fromEntries(cache.filter(([, value]) => value));
-  return runScript(imports + script, undefined, {
-    env: { ...known as Record<string, string>, ...env },
-    clearEnv: true,
-  });
+  const all = { ...known as Record<string, string>, ...env };
+  return runScript(imports + script, undefined, all, true);
 }
 
 function assertRun(run: ScriptRun, out: readonly string[]): void {
@@ -366,7 +364,7 @@ processTest(
       const { code, err } = await runScript(
         `${imports}Python.open({ executable: ${JSON.stringify(executable)} });`,
         undefined,
-        { env: { PYTHONHOME } },
+        { PYTHONHOME },
       );
       assertEquals(code, 1);
       assertStringIncludes(err, "No module named 'encodings'");

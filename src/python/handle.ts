@@ -22,9 +22,9 @@ import {
 import { isHost } from "../device.ts";
 import { describeDataType, dtypeByCode } from "../dtype/table.ts";
 import { checkOptions, describe } from "../errors.ts";
-import { memoryOf } from "../from_dlpack.ts";
 import { describeShape } from "../layout.ts";
 import { checkStruct } from "../struct/check.ts";
+import { memoryOf } from "../struct/memory.ts";
 import { specToLend } from "../struct/make.ts";
 import { runSteps } from "../transfer/steps.ts";
 import { synchronize } from "../transfer/to_host.ts";
@@ -318,7 +318,7 @@ function give(
     // Consumers order their streams after nothing, so nothing may be left to do.
     const runtime = runtimeOf(deviceType);
     const struct = checkStruct(owner.peek(), name, true);
-    const memory = memoryOf(struct, streamOf(capsule));
+    const memory = memoryOf(struct, streamOf(capsule), "read");
     if (runtime !== undefined) runSteps(synchronize(runtime, memory));
   }
   owner.checkUnused();
