@@ -210,6 +210,21 @@ console.log(String(py.eval("numpy.arange(3)")));
 );
 
 processTest(
+  "Text is UTF-8 where no locale says otherwise",
+  async ({ prefix }) => {
+    const script = `
+const py = Python.open();
+py.exec("import sys; print('ä 🐍', sys.flags.utf8_mode)");`;
+    for (const locale of [{}, { LC_ALL: "C" }, { LANG: "POSIX" }]) {
+      const run = await runAlone(script, { VIRTUAL_ENV: prefix, ...locale });
+      assertRun(run, ["ä 🐍 1"]);
+    }
+    const env = { VIRTUAL_ENV: prefix, LC_ALL: "C.UTF-8" };
+    assertRun(await runAlone(script, env), ["ä 🐍 0"]);
+  },
+);
+
+processTest(
   "A shared library is opened with the Python that it is of",
   async ({ executable, library, prefix }) => {
     const open = `const py = Python.open();${show}`;

@@ -9,7 +9,7 @@
  * @module
  */
 
-import { addressOf, addressOfArray } from "../memory.ts";
+import { addressOf, addressOfArray, writeAddress } from "../memory.ts";
 import { afterExit, type Gate } from "../owner.ts";
 import { PythonError } from "./error.ts";
 import { cString, openLibpython } from "./library.ts";
@@ -457,16 +457,21 @@ export function joinInterpreter(library: string): Interpreter | null {
  * @param library The path of libpython.
  * @param executable Which program it is: Python finds its own files, and those of
  * a virtual environment, from there.
+ * @param isUtf8 Whether all text is UTF-8, whatever the locale.
  */
 export function startInterpreter(
   library: string,
   executable: string,
+  isUtf8: boolean,
 ): Interpreter {
   const py = openLibpython(library);
   return running = alone(() => {
     if (py.Py_IsInitialized() !== 0) return new Interpreter(py, library, false);
-    if (py.PyInitConfig_Create !== null) initialise(py, executable);
+    if (py.PyInitConfig_Create !== null) initialise(py, executable, isUtf8);
     else {
+      if (isUtf8 && py.Py_UTF8Mode !== null) {
+        writeAddress(addressOf(py.Py_UTF8Mode), Uint8Array.of(1, 0, 0, 0), 4n);
+      }
       const name = py.Py_DecodeLocale(cString(executable), null);
       py.Py_SetProgramName!(name);
       py.Py_InitializeEx(0);
@@ -478,6 +483,7 @@ export function startInterpreter(
 /** As `Py_InitializeEx(0)` of older Pythons does, where that takes no program name. */
 const settings: readonly (readonly [name: string, value: bigint])[] = [
   ["isolated", 0n],
+  ["configure_locale", 1n],
   ["use_environment", 1n],
   ["user_site_directory", 1n],
   ["site_import", 1n],
@@ -485,10 +491,15 @@ const settings: readonly (readonly [name: string, value: bigint])[] = [
   ["parse_argv", 0n],
 ];
 
-function initialise(py: PythonSymbols, executable: string): void {
+function initialise(
+  py: PythonSymbols,
+  executable: string,
+  isUtf8: boolean,
+): void {
   const config = py.PyInitConfig_Create!();
+  const all = isUtf8 ? [...settings, ["utf8_mode", 1n] as const] : settings;
   try {
-    const isDone = settings.every(([name, value]) =>
+    const isDone = all.every(([name, value]) =>
       py.PyInitConfig_SetInt!(config, cString(name), value) === 0
     ) &&
       py.PyInitConfig_SetStr!(

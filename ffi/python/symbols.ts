@@ -36,6 +36,8 @@ export const symbols = {
     ...nothing,
     optional: true,
   },
+  /** Until Python 3.14: `int`, whether all text is UTF-8, whatever the locale. */
+  Py_UTF8Mode: { type: "pointer", optional: true },
   /** From Python 3.14 on, as all of its kind. */
   PyInitConfig_Create: { parameters: [], ...reference, optional: true },
   PyInitConfig_SetInt: {

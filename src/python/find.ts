@@ -288,6 +288,16 @@ function unusable(message: string): NotHere {
   return new NotHere(message, { cause: "it runs" });
 }
 
+/**
+ * Whether all text is UTF-8, as the locale says nothing: what Python's own program
+ * does then, and Deno always.
+ */
+export function isUtf8(): boolean {
+  const locale = variable("LC_ALL") ?? variable("LC_CTYPE") ?? variable("LANG");
+  return variable("PYTHONUTF8") === undefined &&
+    (locale === undefined || locale === "C" || locale === "POSIX");
+}
+
 /** An environment variable: absent, too, where it may not be read. */
 function variable(name: string): string | undefined {
   try {

@@ -28,7 +28,7 @@ import { memoryOf } from "../struct/memory.ts";
 import { specToLend } from "../struct/make.ts";
 import { runSteps } from "../transfer/steps.ts";
 import { synchronize } from "../transfer/to_host.ts";
-import { findPython, type Wanted } from "./find.ts";
+import { findPython, isUtf8, type Wanted } from "./find.ts";
 import { joinPython } from "./join.ts";
 import { objectOf, PythonObject, referenceOf } from "./object.ts";
 
@@ -121,7 +121,8 @@ export class Python implements Disposable {
       );
     }
     const found = findPython(wanted);
-    return new Python(KEY, startInterpreter(found.library, found.executable));
+    const { library: path, executable: program } = found;
+    return new Python(KEY, startInterpreter(path, program, isUtf8()));
   }
 
   /** The program that Python takes itself for: `sys.executable`. */
