@@ -1,5 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { MANAGED, TENSOR, VERSIONED } from "../ffi/abi.ts";
+import { EXCHANGE, LOADED } from "../ffi/python/abi.ts";
+import { compile } from "./native/cc.ts";
 import { fixture } from "./native/fixture.ts";
 
 Deno.test("The byte offsets are those of the C compiler", () => {
@@ -39,4 +41,27 @@ Deno.test("The byte offsets are those of the C compiler", () => {
     tensor: at(27),
     size: at(22),
   });
+});
+
+const python = Deno.dlopen(
+  compile(new URL("./native/python_abi.c", import.meta.url), "python_abi"),
+  { python_layout: { parameters: ["buffer"], result: "void" } },
+).symbols;
+
+Deno.test("The byte offsets of what Python's libraries offer are, too", () => {
+  const out = new BigUint64Array(7);
+  python.python_layout(out);
+  const [major, previous, from, to, stream, size, name] = Array.from(
+    out,
+    Number,
+  );
+  assertEquals(EXCHANGE as unknown, {
+    major,
+    previous,
+    fromPyObject: from,
+    toPyObject: to,
+    currentWorkStream: stream,
+    size,
+  });
+  assertEquals<number | undefined>(LOADED.name, name);
 });
