@@ -12,6 +12,7 @@ import {
 import { pythonPath } from "../examples/python.ts";
 import {
   assertBufferError,
+  capsule,
   collectGarbage,
   deletions,
   floats,
@@ -629,9 +630,9 @@ pythonTest(
 );
 
 pythonTest("set() takes capsules, objects, and whatever exports", (py) => {
-  const capsule = Tensor.from(new Float32Array([1, 2])).__dlpack__();
-  py.set("x", capsule);
-  assertEquals(capsule.name, "used_dltensor");
+  const given = Tensor.from(new Float32Array([1, 2])).__dlpack__();
+  py.set("x", given);
+  assertEquals(given.name, "used_dltensor");
   // A legacy struct cannot say that it may be written.
   assertEquals(evaluate("np.from_dlpack(x).flags.writeable"), false);
   py.set(
@@ -694,6 +695,23 @@ pythonTest("Wrong arguments are named, and nothing is lost", (py) => {
   );
   t[Symbol.dispose]();
   assertBufferError(() => py.set("x", t), "released");
+  // A struct of another major version is refused, and the capsule stays.
+  {
+    using bad = capsule({ ...floats([2]), version: [2, 0] });
+    assertBufferError(() => py.set("x", bad), "version");
+    assertEquals(bad.name, "dltensor_versioned");
+    const deleted = deletions(() =>
+      assertBufferError(
+        () =>
+          py.set("x", {
+            __dlpack__: () => capsule({ ...floats([2]), version: [2, 0] }),
+            __dlpack_device__: () => [1, 0],
+          }),
+        "version",
+      )
+    );
+    assertEquals(deleted, 1);
+  }
   assertEquals(liveTensors(), live);
 });
 
@@ -995,10 +1013,10 @@ pythonTest("A handle that was disposed says so; another one goes on", (py) => {
 pythonTest("A capsule of Python's goes to another consumer", (py) => {
   py.exec("a = np.arange(3.); count = sys.getrefcount(a)");
   using object = py.eval("a");
-  const capsule = object.__dlpack__({ maxVersion: [1, 3] });
-  const { name } = capsule;
+  const given = object.__dlpack__({ maxVersion: [1, 3] });
+  const { name } = given;
   assert(name === "dltensor_versioned");
-  const pointer = capsule.take();
+  const pointer = given.take();
   using again = fromDlpack(new DlpackCapsule(pointer, name));
   assertEquals(again.toArray(), [0, 1, 2]);
   again[Symbol.dispose]();

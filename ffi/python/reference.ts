@@ -19,6 +19,8 @@ interface Held {
 /** All that were not let go: for the end of Python. */
 const held = new Set<Held>();
 
+let listensForEnd = false;
+
 const registry = new FinalizationRegistry<Held>(letGo);
 
 /** Owns one reference to an object, until it is released or garbage. */
@@ -34,7 +36,10 @@ export class Reference {
    * @param pointer The object: the reference is taken over.
    */
   constructor(interpreter: Interpreter, pointer: Deno.PointerObject) {
-    if (held.size === 0) interpreter.beforeEnd(letGoOfAll);
+    if (!listensForEnd) {
+      listensForEnd = true;
+      interpreter.beforeEnd(letGoOfAll);
+    }
     this.interpreter = interpreter;
     this.#held = { interpreter, pointer };
     held.add(this.#held);

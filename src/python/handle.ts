@@ -240,6 +240,10 @@ export class Python implements Disposable {
         }
         interpreter.setVariable(name, object);
       });
+    } catch (error) {
+      // One that was made here is given back, another stays the caller's.
+      if (capsule !== tensor) capsule?.[Symbol.dispose]();
+      throw error;
     } finally {
       interpreter.afterwards?.("program");
     }
