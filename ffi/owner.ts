@@ -653,6 +653,7 @@ function release(managed: Managed): void {
   try {
     if (deleteHere !== null) deleteHere.run(managed.place);
     else if (deleter !== 0n) callWithin(managed.gate, managed, deleter);
+    else managed.gate?.moved(); // there is nothing to call
   } finally {
     library?.release();
     after?.();

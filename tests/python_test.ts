@@ -391,6 +391,26 @@ pythonTest("An exception in a deleter is reported, and stops nothing", (py) => {
   }
 });
 
+pythonTest("A struct without a deleter lets go of its object, too", (py) => {
+  py.exec(`
+    memory = np.arange(3.)
+    class Holder:
+        def __dlpack__(self):
+            capsule = memory.__dlpack__()
+            get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+                ("PyCapsule_GetPointer", ctypes.pythonapi))
+            ctypes.c_void_p.from_address(get(capsule, b"dltensor") + 56).value = None
+            return capsule
+        def __dlpack_device__(self): return (1, 0)
+    holder = Holder()
+  `);
+  const before = evaluate("sys.getrefcount(holder)");
+  const t = tensorOf("holder");
+  assertEquals(t.toArray(), [0, 1, 2]);
+  t[Symbol.dispose]();
+  assertEquals(evaluate("sys.getrefcount(holder)"), before);
+});
+
 // ---- objects ----------------------------------------------------------------
 
 pythonTest("An object owns one reference, until it is disposed", (py) => {
