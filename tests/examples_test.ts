@@ -207,7 +207,10 @@ for (
   ] as const
 ) {
   const ignore = ours === null || !has(module);
-  if (ignore) skipped(`examples/${name}`, `pip install ${module}`);
+  if (ignore) {
+    const packages = module === "PIL" ? "pillow" : module;
+    skipped(`examples/${name}`, `pip install ${packages}`);
+  }
   Deno.test({
     name: `examples/${name} runs in an active virtual environment`,
     ignore,
