@@ -17,7 +17,7 @@ import { pythonPath } from "../../examples/python.ts";
 import { exchangeOf } from "../../ffi/python/exchange.ts";
 import { runningInterpreter } from "../../ffi/python/interpreter.ts";
 import { libc } from "../../ffi/libc.ts";
-import { addressOfArray } from "../../ffi/memory.ts";
+import { addressOf, addressOfArray } from "../../ffi/memory.ts";
 import { DlpackCapsule, fromDlpack } from "../../mod.ts";
 import { Python } from "../../src/python/mod.ts";
 import { compare, type Contender, type Row } from "./harness.ts";
@@ -131,11 +131,12 @@ function sameFromC(): Loop {
   )!;
   const out = new BigUint64Array(1);
   const address = addressOfArray(out);
-  const { callTwo } = libc()!;
+  const { callAccessor } = libc()!;
+  const key = addressOf(object);
   return (count) => {
     interpreter.within(() => {
       for (let i = 0; i < count; i++) {
-        callTwo(object, address, 1n, 8n, fromObject);
+        callAccessor(key, address, 1n, 8n, fromObject);
         const capsule = new DlpackCapsule(out[0]!, "dltensor_versioned");
         fromDlpack(capsule)[Symbol.dispose]();
       }
