@@ -24,6 +24,7 @@ import { fromSharp, toSharp } from "../examples/javascript/sharp.ts";
 import { fromTf, toTf } from "../examples/javascript/tensorflow.ts";
 import { onnxModel } from "../examples/onnx_model.ts";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
+import { collectGarbage } from "./helpers.ts";
 
 /** 1, 2, 3, … in C's memory, as a view that is in no order. */
 function example(dtype: DType): { whole: Tensor; view: Tensor } {
@@ -238,6 +239,7 @@ Deno.test("examples/javascript/sharp.ts: the pixels go in, and come out, as they
 });
 
 Deno.test("examples/javascript/sharp.ts: sharp reads later, and during() waits", async () => {
+  await collectGarbage(); // of the tests before
   const before = allocated;
   let isLate = false;
   for (let tries = 0; tries < 100 && !isLate; tries++) {
