@@ -54,6 +54,9 @@ const places = {
   versioned: placesIn(VERSIONED.size, VERSIONED.tensor),
 };
 
+/** The bytes that `sigemptyset` may write: a `sigset_t` of glibc before 2.30. */
+const MOST_ZEROS = 128;
+
 /** What consumers may expect of fresh memory: a cache line, in bytes. */
 const ALIGNMENT = 64;
 
@@ -172,7 +175,8 @@ class Tensor:
         length = len(template)
         # As much again as rounds up, where the elements are in the block, too.
         nbytes = ${ALIGNMENT} + self._nbytes if copy else 0
-        block = _malloc(length + nbytes)
+        # Older C libraries write ${MOST_ZEROS} zeros.
+        block = _malloc(max(length, ${MOST_ZEROS}) + nbytes)
         if not block:
             raise MemoryError("no memory for %d bytes" % (length + nbytes))
         ctypes.memmove(block, template, length)
