@@ -29,9 +29,16 @@ import { checkStruct } from "./struct/check.ts";
 import { memoryOf } from "./struct/memory.ts";
 import * as refusals from "./struct/refusals.ts";
 import type { Struct } from "./struct/types.ts";
-import { elementsOf, makeCopy, makeTensor, Tensor } from "./tensor/class.ts";
+import {
+  elementsOf,
+  makeCopy,
+  makeTensor,
+  presenceOf,
+  Tensor,
+} from "./tensor/class.ts";
 import { NativeStorage } from "./tensor/storage.ts";
 import {
+  checked,
   checkWatch,
   runSteps,
   runStepsAsync,
@@ -230,7 +237,8 @@ export async function fromDlpackAsync(
     using _held = x.hold();
     const elements = elementsOf(x);
     const { data } = elements;
-    return await run(copySteps(elements, data, STEP_BYTES), elements);
+    const steps = copySteps(elements, data, STEP_BYTES);
+    return await run(checked(presenceOf(x), steps), elements);
   }
   // What the producer copies, it copies at once.
   const isToAsk = !(x instanceof DlpackCapsule) && copy !== false &&

@@ -14,8 +14,13 @@ import { checkStruct } from "./struct/check.ts";
 import { memoryOf } from "./struct/memory.ts";
 import * as refusals from "./struct/refusals.ts";
 import type { Struct } from "./struct/types.ts";
-import { elementsOf, Tensor } from "./tensor/class.ts";
-import { checkWatch, runStepsAsync, STEP_BYTES } from "./transfer/steps.ts";
+import { elementsOf, presenceOf, Tensor } from "./tensor/class.ts";
+import {
+  checked,
+  checkWatch,
+  runStepsAsync,
+  STEP_BYTES,
+} from "./transfer/steps.ts";
 import { copyToDevice } from "./transfer/to_device.ts";
 
 /**
@@ -116,7 +121,7 @@ export async function uploadTo(
   checkWatch(signal, onProgress);
   checkTarget(target);
   // Of another copy of this module: a view of the same memory.
-  using view = isOfOtherCopy(source, "tensor")
+  using view = !(source instanceof Tensor) && isOfOtherCopy(source, "tensor")
     ? fromDlpack(source as unknown as DlpackExporter)
     : null;
   const from = view ?? source;
@@ -143,7 +148,7 @@ export async function uploadTo(
   const memory = memoryOf(struct, stream, "write");
   const steps = copyToDevice(runtime, memory, struct, elements, STEP_BYTES);
   const total = from.nbytes;
-  await runStepsAsync(steps, signal, (done) => {
+  await runStepsAsync(checked(presenceOf(from), steps), signal, (done) => {
     if (done > 0) onProgress?.(Math.floor(done * total), total);
   });
 }

@@ -675,3 +675,33 @@ Deno.test("fromDlpackAsync() has no producer copy what it can copy itself", asyn
     [none, [1, 0], null],
   ]);
 });
+
+Deno.test("fromDlpackAsync() notices a buffer that is taken away between two steps", async () => {
+  const take: Record<string, (buffer: ArrayBuffer) => void> = {
+    "transferred": (buffer) => buffer.transfer(0),
+    "shrunk": (buffer) => buffer.resize(4),
+  };
+  for (const [how, act] of Object.entries(take)) {
+    for (const range of [[null, null, 1], [null, null, -1]] as const) {
+      const buffer = new ArrayBuffer(96 * MB, { maxByteLength: 96 * MB });
+      const t = Tensor.from(new Uint32Array(buffer)).slice([...range]);
+      let isTaken = false;
+      const error = await rejection(fromDlpackAsync(t, {
+        copy: true,
+        onProgress() {
+          dawdle();
+          if (!isTaken) act(buffer);
+          isTaken = true;
+        },
+      }));
+      assertBufferError(
+        () => {
+          throw error;
+        },
+        "released",
+        "transferred or resized",
+      );
+      assert(isTaken, how);
+    }
+  }
+});

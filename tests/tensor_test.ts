@@ -954,3 +954,14 @@ Deno.test("Elements of a buffer that is resized are refused, however often they 
   shared.grow(32);
   assertBufferError(() => t.get(0), "released", "transferred or resized");
 });
+
+Deno.test("An index is no integer because the length rounds it to one", () => {
+  const t = Tensor.zeros([2 ** 20], "float64");
+  for (let k = 0; k < 10; k++) {
+    assertEquals(t.get(-1), 0);
+    for (const index of [-1.0000000000000002, 0.5, -0.5]) {
+      assertThrows(() => t.get(index), RangeError, "integer");
+      assertThrows(() => t.set(index, 1), RangeError, "integer");
+    }
+  }
+});

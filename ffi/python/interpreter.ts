@@ -422,6 +422,8 @@ export class Interpreter implements Gate {
       this.#isOver = true;
       if (this.#started === null || !isAlone) return;
       this.py.PyEval_RestoreThread(this.#started);
+      // Or else its variables would stay: files that nobody closed, unwritten.
+      this.py.Py_DecRef(this.#globals);
       this.py.Py_FinalizeEx();
     } catch (error) {
       console.error("The end of Python threw:", error);

@@ -37,7 +37,7 @@ interface Lent {
   readonly address: bigint;
 }
 
-/** So many that native code keeps are looked at after each call. */
+/** As many as native code may keep before all are looked at again. */
 const FEW = 16;
 
 /**
@@ -53,8 +53,8 @@ export class Callbacks {
   readonly #describe: Describer;
   readonly #all = new Map<number, Lent>();
   #last = 0;
-  /** Whether some were made since native code was last left. */
-  #areNew = false;
+  /** Those that were made since native code was last left. */
+  #new: Lent[] = [];
   /** With so many, all are looked at again. */
   #limit = FEW;
   readonly #call: Deno.UnsafeCallback<typeof callType>;
@@ -69,7 +69,7 @@ export class Callbacks {
       (id, args, count, result) => this.#run(Number(id), args, count, result),
     );
     runtime.whenLeft = () => {
-      if (this.#areNew && this.#all.size <= this.#limit) this.#sweep();
+      if (this.#new.length > 0) this.#release(this.#new.splice(0));
     };
   }
 
@@ -89,21 +89,25 @@ export class Callbacks {
     this.#runtime.check(library.createFunction(BigInt(id), pointer, null, out));
     const address = out[0]!;
     library.incRef(address);
-    this.#all.set(id, { id, run, address });
-    this.#areNew = true;
+    const lent = { id, run, address };
+    this.#all.set(id, lent);
+    this.#new.push(lent);
     this.#runtime.needsWork();
     return address;
   }
 
   /** Gives up those that nobody else has. */
   #sweep(): void {
-    for (const { id, address } of this.#all.values()) {
-      if (readCount(address) > 1) continue;
+    this.#release(this.#all.values());
+    this.#limit = Math.max(FEW, 2 * this.#all.size);
+  }
+
+  #release(some: Iterable<Lent>): void {
+    for (const { id, address } of some) {
+      if (!this.#all.has(id) || readCount(address) > 1) continue;
       this.#all.delete(id);
       this.#runtime.library.decRef(address);
     }
-    this.#areNew = false;
-    this.#limit = Math.max(FEW, 2 * this.#all.size);
   }
 
   #run(id: number, args: bigint, count: number, result: bigint): number {

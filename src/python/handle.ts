@@ -350,6 +350,12 @@ function checkText(what: string, text: unknown): string {
   if (text.includes("\0")) {
     throw new TypeError(`The ${what} must not have a NUL in it`);
   }
+  if (!text.isWellFormed()) {
+    throw new TypeError(
+      `The ${what} must not have half of a surrogate pair in it, which Python ` +
+        "takes in no program",
+    );
+  }
   return text;
 }
 
@@ -365,10 +371,13 @@ function checkName(name: unknown): void {
 /** Takes the indentation of the first line away from all lines that have it. */
 function dedent(program: string): string {
   const lines = program.split("\n");
-  const first = lines.find((line) => line.trim() !== "") ?? "";
-  const [indentation] = /^[ \t]*/.exec(first)!;
-  if (indentation === "") return program;
-  return lines.map((line) =>
-    line.startsWith(indentation) ? line.slice(indentation.length) : line
-  ).join("\n");
+  let common: string | null = null;
+  for (const line of lines) {
+    if (line.trim() === "") continue;
+    const [own] = /^[ \t]*/.exec(line)!;
+    common ??= own;
+    while (!own.startsWith(common)) common = common.slice(0, -1);
+  }
+  const length = common?.length ?? 0;
+  return lines.map((line) => line.slice(length)).join("\n");
 }

@@ -105,7 +105,7 @@ function textOf(key: string, type: string, axes: readonly string[]): string {
     "\n      ",
   );
   const areInside = each(
-    (i, axis) => `(${i}0 | 0) === ${i}0 && ${i}0 >= 0 && ${i}0 < r.n${axis}`,
+    (i, axis) => `(${i} | 0) === ${i} && ${i}0 >= 0 && ${i}0 < r.n${axis}`,
     " &&\n          ",
   );
   const at = `r.offset + ${each((i, axis) => `${i}0 * r.s${axis}`, " + ")}`;

@@ -81,7 +81,7 @@ import { displayTensor } from "./display.ts";
 import { formatArray, inspectArray } from "./format.ts";
 import { iterate } from "./iterators.ts";
 import { placeOf, Reader } from "./reader.ts";
-import { ArrayStorage, FEW, type Storage } from "./storage.ts";
+import { ArrayStorage, FEW, type Storage, transferred } from "./storage.ts";
 
 export type { Range };
 
@@ -585,7 +585,8 @@ export class Tensor<D extends DType = DType>
       const length = shape[axis]!;
       const i = index[axis] as number;
       const from0 = typeof i === "number" && i < 0 ? i + length : i;
-      at += (Number.isInteger(from0) && from0 >= 0 && from0 < length
+      // The index itself: to add the length may round it to an integer.
+      at += (Number.isInteger(i) && from0 >= 0 && from0 < length
         ? from0
         : resolveIndex(index[axis], axis, length)) * strides[axis]!;
     }
@@ -1381,6 +1382,19 @@ export function addressOf(tensor: Tensor | DlpackCapsule): bigint {
 /** For other files of this module: a tensor over some storage. */
 export function makeTensor(storage: Storage, layout: Layout): Tensor {
   return make(storage, layout);
+}
+
+/**
+ * Checks, as often as it is called, that a tensor's memory is as it is now: a
+ * script may transfer or resize it between two steps. Dispose is no matter, as
+ * whoever asks holds the tensor.
+ */
+export function presenceOf(tensor: Tensor): () => void {
+  const { data } = lookInto(tensor);
+  const { length } = data;
+  return () => {
+    if (data.length !== length) throw transferred();
+  };
 }
 
 /** For other files of this module: the elements that a tensor is made of. */

@@ -95,5 +95,6 @@ export function placeOf(
 export function resolveSimply(index: unknown, length: number): number {
   if (typeof index !== "number") return -1;
   const from0 = index < 0 ? index + length : index;
-  return (from0 | 0) === from0 && from0 < length ? from0 : -1;
+  // The index itself: to add the length may round it to an integer.
+  return (index | 0) === index && from0 < length ? from0 : -1;
 }

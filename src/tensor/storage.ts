@@ -316,7 +316,8 @@ function released(): BufferError {
   );
 }
 
-function transferred(): BufferError {
+/** The memory went with its ArrayBuffer, or that was resized. */
+export function transferred(): BufferError {
   return new BufferError(
     "released",
     "Cannot use a tensor whose ArrayBuffer was transferred or resized: the " +

@@ -111,6 +111,27 @@ export function* partOf<T>(
 }
 
 /**
+ * Steps before each of which something is checked: what a script may take away
+ * between two of them.
+ *
+ * @param check Throws when it is gone.
+ */
+export function* checked<T>(check: () => void, steps: Steps<T>): Steps<T> {
+  try {
+    while (true) {
+      check();
+      const next = steps.next();
+      if (next.done) return next.value;
+      yield next.value;
+    }
+  } catch (error) {
+    throw closeAfter(error, steps);
+  } finally {
+    steps.return(undefined as never);
+  }
+}
+
+/**
  * Checks the options by which work is stopped and watched.
  *
  * @throws {TypeError} When one is of the wrong kind.

@@ -31,8 +31,8 @@ const SHARED_BYTES = 1024 * 1024;
  * those of the target stays as it is, and is not read; but of packed elements
  * that share bytes with others, those bytes are read and written.
  *
- * There is at most as much memory again as the source has, and none where the
- * source lies in the order of the target.
+ * There is at most as much memory again as the source has; where the source lies
+ * in the order of the target, a piece of it, as a script may take its memory away.
  *
  * @param runtime How the memory is reached: it can write.
  * @param memory Where it is.
@@ -61,14 +61,14 @@ export function* copyToDevice(
   const there = sideBySide({ ...source, layout: from });
   if (there !== null) {
     yield synchronization(writer);
-    return yield* writePieces(open, target, plan, there);
+    return yield* writePieces(open, target, plan, there, true);
   }
   const copy = allocate(info, isPacked, plan.size);
   const elements = { ...source, layout: from };
   yield* partOf(0, 0.5, putInOrder(elements, source.data, copy, pieceBytes));
   const side = new Uint8Array(copy.buffer as ArrayBuffer);
   yield { ...synchronization(writer), done: 0.5 };
-  yield* partOf(0.5, 1, writePieces(open, target, plan, side));
+  yield* partOf(0.5, 1, writePieces(open, target, plan, side, false));
   giveBack(copy);
 }
 
@@ -137,13 +137,24 @@ interface Open {
   readonly writer: DeviceWriter;
 }
 
+/** @param isShown Whether a script has the memory, too. */
 function* writePieces(
   open: Open,
   elements: Elements,
   plan: TransferPlan,
   side: Uint8Array<ArrayBuffer>,
+  isShown: boolean,
 ): Steps<void> {
   const { writer } = open;
+  let staged = new Uint8Array(0);
+  // While a runtime reads it on another thread, a script could transfer the
+  // memory: what it reads then is a copy.
+  const staying = (part: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> => {
+    if (!isShown) return part;
+    if (staged.length < part.length) staged = new Uint8Array(part.length);
+    staged.set(part);
+    return staged.subarray(0, part.length);
+  };
   const element = packingOf(elements.info, elements.isPacked);
   for (const piece of plan.pieces()) {
     const at = bytesOf(element, piece.from);
@@ -157,7 +168,8 @@ function* writePieces(
       if (length > 0) {
         yield {
           run: () => writer.write(at, part),
-          runAsync: writer.writeAsync?.bind(writer, at, part),
+          runAsync: writer.writeAsync &&
+            (() => writer.writeAsync!(at, staying(part))),
           done,
         };
       }
@@ -176,7 +188,8 @@ function* writePieces(
       const part = side.subarray(to, to + rowBytes * piece.count);
       yield {
         run: () => writer.writeRows!(rows, part),
-        runAsync: writer.writeRowsAsync?.bind(writer, rows, part),
+        runAsync: writer.writeRowsAsync &&
+          (() => writer.writeRowsAsync!(rows, staying(part))),
         done: (piece.into + piece.length * piece.count) / plan.size,
       };
     } else yield writeShared(open, elements, plan, side, piece);

@@ -654,7 +654,7 @@ function passInt(
 function isDevice(value: object): value is Device {
   const { type, id, ...rest } = value as Partial<Device>;
   return typeof type === "string" && Object.hasOwn(DeviceType, type) &&
-    Number.isInteger(id) && Object.keys(rest).length === 0;
+    (id! | 0) === id && Object.keys(rest).length === 0;
 }
 
 function deviceOf(type: number, id: number): Device {
