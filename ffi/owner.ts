@@ -227,8 +227,7 @@ const claims = new Array<Managed | null>(CLAIMS).fill(null);
  */
 export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
   const low = checkPlace(pointer);
-  const place = low >>> 4 & CLAIMS - 1;
-  const other = claims[place]!;
+  const other = claims[placeOf(low)]!;
   if (
     other !== null && other.low === low && !isOver(other) &&
     addressOf(pointerOf(other)) === addressOf(pointer)
@@ -292,7 +291,12 @@ export function note(owner: Owner): void {
 
 function noteAt(managed: Managed, low: number): void {
   managed.low = low;
-  claims[low >>> 4 & CLAIMS - 1] = managed;
+  claims[placeOf(low)] = managed;
+}
+
+/** Where the owner of a struct is noted. */
+function placeOf(low: number): number {
+  return low >>> 4 & CLAIMS - 1;
 }
 
 /** What was kept for structs that were given away, whose deleters are C. */
@@ -704,6 +708,9 @@ function isOver({ state }: Managed): boolean {
 /** A managed tensor is not held any more. */
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
+  // Kept there it would outlive its youth, and be dear to collect.
+  const place = placeOf(managed.low);
+  if (claims[place] === managed) claims[place] = null;
   pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
   count--;

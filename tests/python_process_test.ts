@@ -155,6 +155,26 @@ threading.Thread(target=work, daemon=${daemon}).start()
   }
 });
 
+processTest(
+  "At exit the variables of Python's programs go, so that files are written",
+  async () => {
+    const path = await Deno.makeTempFile();
+    const exit = await runWithPython(`
+py.exec(${
+      JSON.stringify(`
+class Last:
+    def __del__(self): print("deleted", flush=True)
+last = Last()
+file = open(${JSON.stringify(path)}, "w")
+file.write("written")
+`)
+    });`);
+    assertEquals([exit.code, exit.out], [0, ["deleted"]], exit.err);
+    assertEquals(await Deno.readTextFile(path), "written");
+    await Deno.remove(path);
+  },
+);
+
 processTest("The exit code stays, and an uncaught error", async () => {
   const exit = await runWithPython(`
 py.exec("import atexit; atexit.register(lambda: print('atexit'))");

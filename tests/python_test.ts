@@ -1043,3 +1043,16 @@ pythonTest("A capsule of Python's goes to another consumer", (py) => {
   object[Symbol.dispose]();
   assertEquals(evaluate("sys.getrefcount(a) - count"), 0);
 });
+
+pythonTest(
+  "exec() takes away only the indentation that all lines have",
+  (py) => {
+    py.exec("    text = '''\n      a\n    b'''");
+    assertEquals(evaluate("text"), "\n  a\nb");
+    py.exec("\n\tif True:\n\t\ttext = 1\n\n\telse:\n\t\ttext = 2\n");
+    assertEquals(evaluate("text"), 1);
+    assertThrows(() => py.exec("  x = 1\ny = 2"), PythonError, "indent");
+    assertThrows(() => py.exec("s = '\ud800'"), TypeError, "surrogate");
+    assertThrows(() => py.eval("'\udc00'"), TypeError, "surrogate");
+  },
+);

@@ -69,7 +69,8 @@ const KEY = Symbol("Python.open()");
  * using py = Python.open({ executable: ".venv/bin/python" });
  * py.exec("import numpy as np");
  * py.set("x", Tensor.from(new Float64Array([1, 2, 3, 4]), [2, 2]));
- * using y = fromDlpack(py.eval("np.linalg.inv(np.from_dlpack(x))"));
+ * using inverse = py.eval("np.linalg.inv(np.from_dlpack(x))");
+ * using y = fromDlpack(inverse);
  * console.log(y.toArray()); // [[-2, 1], [1.5, -0.5]]
  * ```
  */

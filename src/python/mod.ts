@@ -9,7 +9,8 @@
  * const py = Python.open();
  * py.exec("import numpy as np");
  * py.set("x", Tensor.from(new Float64Array([1, 2, 3, 4]), [2, 2]));
- * using y = fromDlpack(py.eval("np.linalg.inv(np.from_dlpack(x))"));
+ * using inverse = py.eval("np.linalg.inv(np.from_dlpack(x))");
+ * using y = fromDlpack(inverse);
  * console.log(y);
  * ```
  *

@@ -25,7 +25,8 @@ let referenceIn: (object: PythonObject) => Reference;
  *
  * const py = Python.open();
  * py.exec("import numpy as np");
- * using x = fromDlpack(py.eval("np.eye(3)"), { dtype: "float64" });
+ * using eye = py.eval("np.eye(3)"); // keeps the array, as x does
+ * using x = fromDlpack(eye, { dtype: "float64" });
  * console.log(x.get(1, 1)); // 1
  *
  * console.log(`NumPy ${py.eval("np.__version__")}`);

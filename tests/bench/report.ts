@@ -307,10 +307,10 @@ export function summaryOf({ machine, rows }: Results): string {
   const lending = calls.length === 0
     ? ""
     : `, and a call with three tensors takes ${times(Math.max(...calls))}
-of what a plain FFI call with three typed arrays does`;
+of one with typed arrays`;
   return `
 How many times as fast as NumPy ${machine["numpy"]}, on an ${
-    machine["processor"]
+    machine["processor"]?.replace(/ @.*$/, "")
   } with
 Deno ${machine["deno"]}: importing a small tensor and giving it back
 ${numpy(find("import", "import, dispose()"))}, strided copies
