@@ -525,9 +525,11 @@ for (let i = 0; i < 1000; i++) {
 console.log(await answer);
 await new Promise((resolve) => setTimeout(resolve, 20));
 console.log(String(py.eval("value")));
+// The Worker's memory is gone, this is a copy of it.
+console.log(String(py.eval("np.from_dlpack(w).tolist()")));
 py.exec("import atexit; atexit.register(print, 'atexit')");
 `);
-  assertRun(run, ["[ 6, 12, 18 ]", "6", "atexit"]);
+  assertRun(run, ["[ 6, 12, 18 ]", "6", "[1.0, 2.0, 3.0]", "atexit"]);
 
   const alone = await runScript(`
 const url = URL.createObjectURL(new Blob([\`

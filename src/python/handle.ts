@@ -186,7 +186,8 @@ export class Python implements Disposable {
    * The memory stays until Python has forgotten the object and all arrays made
    * of it. That is noticed at the next call of this module into Python, or when
    * garbage is collected. Python may use the tensor in any of its threads. A
-   * capsule is consumed.
+   * capsule is consumed. In a Worker, whose memory ends when it does, the
+   * variable gets a copy of a tensor.
    *
    * @param name The variable.
    * @param tensor A tensor, a capsule, or an object of Python's.
@@ -299,7 +300,9 @@ function exportOf(tensor: unknown): DlpackCapsule {
         "the program, and a typed array becomes a tensor by Tensor.from()",
     );
   }
-  const capsule: unknown = exporter.__dlpack__({ maxVersion: VERSION });
+  // A Worker may end at any time, and its memory with it: native memory stays.
+  const copy = isInWorker() && !(tensor instanceof DlpackCapsule) ? true : null;
+  const capsule: unknown = exporter.__dlpack__({ maxVersion: VERSION, copy });
   if (capsule instanceof DlpackCapsule) return capsule;
   if (isOfOtherCopy(capsule, "capsule")) return adopt(capsule);
   throw new TypeError(
