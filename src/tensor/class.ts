@@ -107,6 +107,7 @@ let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
 let slow: Slow;
 let lendTensor: (tensor: unknown) => Loan | null;
 let extrasOf: (tensor: Tensor) => Extras;
+let objectIn: (value: unknown) => LentObject | null | undefined;
 let lookInto: (tensor: Tensor) => Elements & { readonly data: TypedArray };
 
 // What an overload's implementation takes nobody sees.
@@ -145,9 +146,6 @@ function accessTo(info: DTypeInfo): readonly Access[] {
 
 /** Only this file makes tensors by themselves. */
 const KEY = Symbol("Tensor.from()");
-
-/** For {@linkcode lentObjectOf}: to look for it is faster than to ask for a class. */
-const LENT: unique symbol = Symbol("lent");
 
 /** What `structuredClone` and `postMessage` stumble over, and then show. */
 const UNCLONEABLE = Symbol(
@@ -216,6 +214,11 @@ export class Tensor<D extends DType = DType>
         ? tensor.#lend()
         : null;
     extrasOf = (tensor) => tensor.#more;
+    // No property: what compares tensors would find it.
+    objectIn = (value) =>
+      typeof value === "object" && value !== null && #extras in value
+        ? value.#extras?.object
+        : null;
     lookInto = (tensor) => {
       const { info, isPacked, data } = tensor.#storage;
       return { info, isPacked, data, layout: tensor.#layout };
@@ -1167,15 +1170,6 @@ export class Tensor<D extends DType = DType>
     return this.#storage.owner ?? this.#storage.show();
   }
 
-  /**
-   * What another library has made of it.
-   *
-   * @ignore
-   */
-  private get [LENT](): LentObject | null {
-    return this.#extras?.object ?? null;
-  }
-
   /** Small, so that V8 makes it a part of whatever calls it. */
   #lend(): Loan {
     this.#storage.check();
@@ -1326,7 +1320,7 @@ export function loanOf(tensor: unknown): Loan | null {
  * anything, unchecked. Of what is no tensor that is nothing.
  */
 export function lentObjectOf(value: unknown): LentObject | null | undefined {
-  return (value as { [LENT]?: LentObject | null } | null | undefined)?.[LENT];
+  return objectIn(value);
 }
 
 /** For other files of this module: says what was made of a tensor. */
