@@ -227,7 +227,7 @@ const claims = new Array<Managed | null>(CLAIMS).fill(null);
  */
 export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
   const low = checkPlace(pointer);
-  const other = claims[placeOf(low)]!;
+  const other = claims[slotOf(low)]!;
   if (
     other !== null && other.low === low && !isOver(other) &&
     addressOf(pointerOf(other)) === addressOf(pointer)
@@ -291,11 +291,11 @@ export function note(owner: Owner): void {
 
 function noteAt(managed: Managed, low: number): void {
   managed.low = low;
-  claims[placeOf(low)] = managed;
+  claims[slotOf(low)] = managed;
 }
 
 /** Where the owner of a struct is noted. */
-function placeOf(low: number): number {
+function slotOf(low: number): number {
   return low >>> 4 & CLAIMS - 1;
 }
 
@@ -709,8 +709,8 @@ function isOver({ state }: Managed): boolean {
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
   // Kept there it would outlive its youth, and be dear to collect.
-  const place = placeOf(managed.low);
-  if (claims[place] === managed) claims[place] = null;
+  const slot = slotOf(managed.low);
+  if (claims[slot] === managed) claims[slot] = null;
   pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
   count--;
