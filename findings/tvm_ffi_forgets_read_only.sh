@@ -8,8 +8,8 @@
 # So it is in Python. But whoever asks NumPy for the versioned struct and hands that
 # to the C function TVMFFITensorFromDLPackVersioned gets a tensor of the same
 # memory. The flag READ_ONLY is not looked at, a tensor object has no place for it,
-# and what is exported again says writable: NumPy then writes to the array that it
-# made read-only. A consumer of such tensors has to keep the flag itself.
+# and what is exported again says that it may be written. A consumer of such tensors
+# has to keep the flag itself. Nothing is written here.
 #
 # Seen, and compared with what comes now:
 #   apache-tvm-ffi 0.1.15.post2 and NumPy 2.4.6
@@ -18,8 +18,6 @@
 #   taken: status 0
 #   exported again: flags 0
 #   the same address: True
-#   NumPy says writable: True
-#   the read-only array after a write: [100.0, 2.0, 3.0]
 set -euo pipefail
 
 python=${PYTHON:-python3}
@@ -90,9 +88,6 @@ tvm.TVMFFITensorToDLPackVersioned(tensor, ctypes.byref(again))
 print("exported again: flags", flags(again.value))
 seen = np.from_dlpack(Exporter(python.PyCapsule_New(again, NAME, None)))
 print("the same address:", seen.ctypes.data == array.ctypes.data)
-print("NumPy says writable:", seen.flags.writeable)
-seen[0] = 100
-print("the read-only array after a write:", array.tolist())
 EOF
 
 "$folder/venv/bin/python" "$folder/run.py" | tee "$folder/seen"

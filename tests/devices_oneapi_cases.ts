@@ -12,7 +12,7 @@ import {
   uploadTo,
 } from "@dlpack/deno";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { cString, openPython } from "../examples/python.ts";
+import { cString } from "../examples/python.ts";
 import { addressOfArray } from "../ffi/memory.ts";
 import { usePortablePath } from "../ffi/libc.ts";
 import { dtypeByName, dtypeNames } from "../src/dtype/table.ts";
@@ -33,6 +33,7 @@ import {
   type UsmKind,
   usmKinds,
 } from "./native/oneapi.ts";
+import { openPython } from "./libpython.ts";
 import { skipped } from "./skipped.ts";
 
 const library = Deno.env.get("DLPACK_ONEAPI_LIBRARY")!;

@@ -15,6 +15,7 @@ import {
   capsule,
   collectGarbage,
   floats,
+  rejection,
 } from "./helpers.ts";
 import { HostDevice, withRuntime } from "./host_device.ts";
 import { counts, type FixtureSpec } from "./native/fixture.ts";
@@ -29,16 +30,6 @@ async function deletionsOf(run: () => Promise<unknown>): Promise<number> {
   const after = counts();
   assertEquals(after.double, before.double, "a deleter was called twice");
   return after.deleted - before.deleted;
-}
-
-/** What a promise was rejected with. */
-async function rejection(promise: Promise<unknown>): Promise<unknown> {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  throw new Error("The promise was not rejected");
 }
 
 /** Keeps the thread busy, longer than the event loop is let stand still. */

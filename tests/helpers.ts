@@ -176,3 +176,13 @@ export async function runScript(
     await Deno.remove(file);
   }
 }
+
+/** What a promise was rejected with. */
+export async function rejection(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error("The promise was not rejected");
+}

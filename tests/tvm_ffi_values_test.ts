@@ -475,3 +475,12 @@ tvmTest(
     assertEquals([...empty], []);
   },
 );
+
+tvmTest("A tensor that was passed is what it was", () => {
+  const [passed, other] = [1, 2].map(() =>
+    Tensor.from(new Float32Array([1, 2]))
+  ) as [Tensor, Tensor];
+  k.type_of(passed);
+  assertEquals(passed, other);
+  assertEquals(Reflect.ownKeys(passed), Reflect.ownKeys(other));
+});

@@ -29,22 +29,13 @@ import {
   deletions,
   floats,
   importFixture,
+  rejection,
 } from "./helpers.ts";
 import { HostDevice, withRuntime } from "./host_device.ts";
 import { counts, fixture, type FixtureSpec, make } from "./native/fixture.ts";
 import { Random } from "./random.ts";
 
 const { extDev } = DeviceType;
-
-/** What a promise was rejected with. */
-async function rejection(promise: Promise<unknown>): Promise<unknown> {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  throw new Error("The promise was not rejected");
-}
 
 /** What is done while a device that can be written is there. */
 function withDevice(
