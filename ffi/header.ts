@@ -4,6 +4,7 @@
  * @module
  */
 
+import { axesOf, sharedAxes } from "../src/axes.ts";
 import { deviceName, hasAddresses } from "../src/device.ts";
 import { cStrides } from "../src/layout.ts";
 import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
@@ -15,6 +16,8 @@ export type ManagedName = "dltensor" | "dltensor_versioned";
 
 /** What a managed tensor says of itself, unchecked. */
 export interface Header {
+  /** The same number as before: the header differs from the last one in `data` at most. */
+  readonly kind: number;
   /** The major version; of the legacy struct 0. */
   readonly major: number;
   /** The minor version; of the legacy struct 0. */
@@ -51,7 +54,7 @@ export interface Header {
 // struct is read to where the DLTensor of a versioned one is.
 const scratch = new Scratch(VERSIONED.tensor + MANAGED.size);
 const legacyScratch = scratch.from(VERSIONED.tensor);
-const axesScratch = new Scratch(MAX_NDIM * 8);
+const axesScratch = new Scratch(2 * MAX_NDIM * 8);
 const { bytes } = scratch;
 const u16 = new Uint16Array(bytes.buffer);
 const i32 = new Int32Array(bytes.buffer);
@@ -71,6 +74,8 @@ const NDIM = (VERSIONED.tensor + TENSOR.ndim) / 4;
 const CODE = VERSIONED.tensor + TENSOR.code;
 const BITS = VERSIONED.tensor + TENSOR.bits;
 const LANES = (VERSIONED.tensor + TENSOR.lanes) / 2;
+/** All three. */
+const DTYPE = CODE / 4;
 const SHAPE = (VERSIONED.tensor + TENSOR.shape) / 4;
 const STRIDES = (VERSIONED.tensor + TENSOR.strides) / 4;
 const BYTE_OFFSET = (VERSIONED.tensor + TENSOR.byteOffset) / 4;
@@ -80,35 +85,42 @@ const legacyBytes = BigInt(MANAGED.size);
 const stableBytes = BigInt(VERSIONED.stable);
 const versionedBytes = BigInt(VERSIONED.size);
 
+/** No system has smaller pages: where a byte of one is, all of it is. */
+const PAGE = 4096;
+
 /**
  * Reads the header of a struct.
  *
- * Of another major version only the fields that every version has are read;
- * the rest is what was read before.
+ * Of another major version only the fields that every version has are there to
+ * be read; the rest is not looked at.
  *
+ * @param low The lower half of the pointer, if it is known; else 0.
  * @returns The header, good until the next one is read; or `null` when the struct
  * cannot be what its name says, so that nothing in it may be trusted or called.
  */
 export function readHeader(
   pointer: Deno.PointerObject,
   name: ManagedName,
+  low = 0,
 ): Header | null {
   if (name === "dltensor") {
     legacyScratch.readPointer(pointer, legacyBytes);
     if (looksVersioned()) return null;
     return parse(0, 0, FLAG.readOnly);
   }
-  scratch.readPointer(pointer, stableBytes);
+  const isInPage = low !== 0 && (low & PAGE - 1) <= PAGE - VERSIONED.size;
+  scratch.readPointer(pointer, isInPage ? versionedBytes : stableBytes);
   const major = u32[MAJOR]!;
   const minor = u32[MINOR]!;
   const flags = u32[FLAGS]!;
   if (!looksStable(major)) return null;
-  if (major === 1) scratch.readPointer(pointer, versionedBytes);
+  if (!isInPage && major === 1) scratch.readPointer(pointer, versionedBytes);
   return parse(major, minor, flags);
 }
 
 /** The header that was read last: it is read again and again. */
 const header: { -readonly [Field in keyof Header]: Header[Field] } = {
+  kind: 0,
   major: 0,
   minor: 0,
   readOnly: false,
@@ -126,23 +138,40 @@ const header: { -readonly [Field in keyof Header]: Header[Field] } = {
   byteOffset: 0,
 };
 
+/** What `header` was made of, `data` aside. */
+let dtypeBefore = 0;
+let flagsBefore = 0;
+
 function parse(major: number, minor: number, flags: number): Header {
+  header.data = u32[DATA + 1]! * 2 ** 32 + u32[DATA]!;
+  const hasShape = (u32[SHAPE]! | u32[SHAPE + 1]!) !== 0;
+  const hasStrides = (u32[STRIDES]! | u32[STRIDES + 1]!) !== 0;
+  const byteOffset = u32[BYTE_OFFSET + 1]! * 2 ** 32 + u32[BYTE_OFFSET]!;
+  // Of a library most are alike.
+  if (
+    header.major === major && header.minor === minor && flagsBefore === flags &&
+    header.deviceType === i32[DEVICE_TYPE] &&
+    header.deviceId === i32[DEVICE_ID] && header.ndim === i32[NDIM] &&
+    dtypeBefore === i32[DTYPE] && header.hasShape === hasShape &&
+    header.hasStrides === hasStrides && header.byteOffset === byteOffset
+  ) return header;
+  header.kind++;
   header.major = major;
   header.minor = minor;
+  flagsBefore = flags;
   header.readOnly = (flags & FLAG.readOnly) !== 0;
   header.isCopied = (flags & FLAG.isCopied) !== 0;
   header.isPadded = (flags & FLAG.subbytePadded) !== 0;
-  header.data = u32[DATA + 1]! * 2 ** 32 + u32[DATA]!;
   header.deviceType = i32[DEVICE_TYPE]!;
   header.deviceId = i32[DEVICE_ID]!;
   header.ndim = i32[NDIM]!;
+  dtypeBefore = i32[DTYPE]!;
   header.code = bytes[CODE]!;
   header.bits = bytes[BITS]!;
   header.lanes = u16[LANES]!;
-  header.hasShape = (u32[SHAPE]! | u32[SHAPE + 1]!) !== 0;
-  header.hasStrides = (u32[STRIDES]! | u32[STRIDES + 1]!) !== 0;
-  header.byteOffset = u32[BYTE_OFFSET + 1]! * 2 ** 32 +
-    u32[BYTE_OFFSET]!;
+  header.hasShape = hasShape;
+  header.hasStrides = hasStrides;
+  header.byteOffset = byteOffset;
   return header;
 }
 
@@ -172,9 +201,22 @@ function looksVersioned(): boolean {
     ndim > MAX_NDIM;
 }
 
+/** The deleter that was read last: mostly it is the same one again. */
+let deleter = 0n;
+let deleterLow = 0;
+let deleterHigh = 0;
+
 /** The address of the deleter of the struct whose header was read last; 0 for none. */
 export function readDeleter(name: ManagedName): bigint {
-  return u64[(name === "dltensor" ? LEGACY_DELETER : DELETER) / 2]!;
+  const at = name === "dltensor" ? LEGACY_DELETER : DELETER;
+  const low = i32[at]!;
+  const high = i32[at + 1]!;
+  if (low !== deleterLow || high !== deleterHigh) {
+    deleter = u64[at / 2]!;
+    deleterLow = low;
+    deleterHigh = high;
+  }
+  return deleter;
 }
 
 /** `DLTensor.data` of the struct whose header was read last, exactly. */
@@ -182,14 +224,37 @@ export function readData(): bigint {
   return u64[DATA / 2]!;
 }
 
-/** Reads the lengths of the struct whose header was read last. */
-export function readShape(ndim: number): number[] {
-  return readAxes(u64[SHAPE / 2]!, ndim);
+/** Where the strides are among the words that were read with the lengths; -1: nowhere. */
+let stridesAt = -1;
+
+/**
+ * Reads the lengths of the struct whose header was read last, and the strides,
+ * where they lie close behind them, as they mostly do.
+ *
+ * @returns An array that nobody may change.
+ */
+export function readShape(ndim: number): readonly number[] {
+  stridesAt = -1;
+  if (ndim === 0) return NO_AXES;
+  const apart = u32[STRIDES]! - u32[SHAPE]!;
+  // Less than a page apart, whatever lies between is on a page of theirs.
+  const areClose = i32[SHAPE + 1] === i32[STRIDES + 1] && apart > 0 &&
+    apart <= axes.byteLength - 8 * ndim && (apart & 7) === 0;
+  if (!areClose) return readAxes(u64[SHAPE / 2]!, ndim);
+  axesScratch.readAddress(u64[SHAPE / 2]!, axesBytes[(apart >> 3) + ndim]!);
+  stridesAt = apart >> 2;
+  return axesOf(axes, 0, ndim);
 }
 
-/** Reads the strides of the struct whose header was read last. */
-export function readStrides(ndim: number): number[] {
-  return readAxes(u64[STRIDES / 2]!, ndim);
+/**
+ * Reads the strides of the struct whose lengths were read last.
+ *
+ * @returns An array that nobody may change.
+ */
+export function readStrides(ndim: number): readonly number[] {
+  return stridesAt === -1
+    ? readAxes(u64[STRIDES / 2]!, ndim)
+    : axesOf(axes, stridesAt, ndim);
 }
 
 /**
@@ -247,22 +312,20 @@ function readAxesExactly(address: bigint, ndim: number): bigint[] {
   return Array.from(new BigInt64Array(axes.buffer, 0, ndim));
 }
 
-/** The bytes of that many axes. */
-const axesBytes = Array.from({ length: MAX_NDIM + 1 }, (_, n) => BigInt(8 * n));
+/** The bytes of that many integers. */
+const axesBytes = Array.from(
+  { length: 2 * MAX_NDIM + 1 },
+  (_, n) => BigInt(8 * n),
+);
+
+const NO_AXES = sharedAxes([]);
 
 /**
  * Reads `ndim` lengths or strides, at most 64. Those beyond the safe integers
  * come as the nearest unsafe number.
  */
-function readAxes(address: bigint, ndim: number): number[] {
-  const values = new Array<number>(ndim);
-  if (ndim === 0) return values;
+function readAxes(address: bigint, ndim: number): readonly number[] {
+  if (ndim === 0) return NO_AXES;
   axesScratch.readAddress(address, axesBytes[ndim]!);
-  for (let axis = 0; axis < ndim; axis++) {
-    const low = axes[2 * axis]!;
-    const high = axes[2 * axis + 1]!;
-    // Small ones stay small integers, which V8 handles best.
-    values[axis] = high === low >> 31 ? low : high * 2 ** 32 + (low >>> 0);
-  }
-  return values;
+  return axesOf(axes, 0, ndim);
 }

@@ -82,13 +82,15 @@ const symbols = {
     ],
     result: "u64",
   },
-  /** The lower half of a pointer, as a number: an address has no sign. */
+  /** The lower half of a pointer: sets no bytes, and returns what it is given. */
   lowWord: {
-    name: "labs",
+    name: "memset",
     parameters: [
-      "pointer", // long j
+      "pointer", // void *s
+      "i32", // int c
+      "usize", // size_t n
     ],
-    result: "u32",
+    result: "i32",
   },
   /** Not everywhere, and numbered alike only on Linux. */
   madvise: {

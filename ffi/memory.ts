@@ -166,14 +166,14 @@ export function addressOf(pointer: Deno.PointerObject): bigint {
 }
 
 /**
- * The lower 32 bits of a pointer, which are a tenth of the time to get that all
- * of it takes; the sign aside, where the C library's `long` has 32 bits.
+ * The lower 32 bits of a pointer, as a signed number, which V8 handles best. They
+ * are a tenth of the time to get that all of it takes.
  */
 export function lowWordOf(pointer: Deno.PointerObject): number {
   const c = libc();
   return c === null
-    ? Number(addressOf(pointer) & 0xffffffffn)
-    : c.lowWord(pointer);
+    ? Number(BigInt.asIntN(32, addressOf(pointer)))
+    : c.lowWord(pointer, 0, 0n);
 }
 
 /** Whether a value is one of Deno's pointers. */

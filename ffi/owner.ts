@@ -80,6 +80,18 @@ export type Place = Deno.PointerObject | bigint;
 /** Where a managed tensor is in its life. */
 type State = "unconsumed" | "consumed" | "released" | "moved";
 
+/** What is known of a few managed tensors. */
+interface Rare {
+  /** Whether the struct lies in memory of ours. */
+  isOurs: boolean;
+  /** What the deleter must be called within, if anything. */
+  gate: Gate | null;
+  /** What is to be done when the deleter has run. */
+  after: (() => void) | null;
+  /** The library that the deleter is in, if this module opened it. */
+  library: KeptOpen | null;
+}
+
 /** One struct of a producer. It must not know its owner: it would outlive it. */
 interface Managed {
   /** Where it is: of a struct of ours the address, until somebody asks for the pointer. */
@@ -92,22 +104,16 @@ interface Managed {
   bytes: number;
   /** When it was imported: the number of a turn of the event loop. */
   turn: number;
-  /** Whether the struct lies in memory of ours. */
-  isOurs: boolean;
-  /** What is to be done when the deleter has run. */
-  after: (() => void) | null;
   /** Known once the header was read; the struct is not read again after. */
   deleter: bigint | undefined;
   /** The deleter, if it is JavaScript of ours. */
   deleteHere: DeleterHere | null;
-  /** What the deleter must be called within, if anything. */
-  gate: Gate | null;
   /** Who still uses the memory: exports, native calls, and holds of the script. */
   holds: number;
   /** Given up by its owner while the memory was still used. */
   waiting: boolean;
-  /** The library that the deleter is in, if this module opened it. */
-  library: KeptOpen | null;
+  /** What most have not. */
+  rare: Rare | null;
   /**
    * The ArrayBuffer over the memory, if one was made, to be emptied at exit.
    * Weak, as it knows the owner; strong only in the turn that made it, to whose
@@ -212,11 +218,11 @@ function startOf({ buffer, byteOffset }: ArrayBufferView): bigint {
 }
 
 /**
- * Who was seen to own a struct, by the lower half of its address: as many as a
- * look takes no time. A map of all would cost a third of an import.
+ * Which structs were seen to be owned, by the lower halves of their addresses: as
+ * many as a look takes no time. A map of all would cost a third of an import.
  */
 const CLAIMS = 1024;
-const claims = new Array<Managed | null>(CLAIMS).fill(null);
+const claims = new Int32Array(CLAIMS);
 
 /**
  * Takes a struct that a library is said to have handed over.
@@ -227,11 +233,7 @@ const claims = new Array<Managed | null>(CLAIMS).fill(null);
  */
 export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
   const low = checkPlace(pointer);
-  const other = claims[slotOf(low)]!;
-  if (
-    other !== null && other.low === low && !isOver(other) &&
-    addressOf(pointerOf(other)) === addressOf(pointer)
-  ) {
+  if (claims[slotOf(low)] === low && isOwned(pointer, low)) {
     throw new BufferError(
       "consumed",
       `Cannot wrap 0x${addressOf(pointer).toString(16)}: a capsule or tensor ` +
@@ -242,6 +244,14 @@ export function claim(pointer: Deno.PointerObject, name: ManagedName): Owner {
   const owner = new Owner(pointer, name);
   noteAt(managedOf(owner), low);
   return owner;
+}
+
+/** Whether somebody owns the struct: what was noted may be of another one, 4 GiB away. */
+function isOwned(pointer: Deno.PointerObject, low: number): boolean {
+  const address = addressOf(pointer);
+  const isIt = (managed: Managed): boolean =>
+    managed.low === low && addressOf(pointerOf(managed)) === address;
+  return live.some(isIt) || unsettled.map(managedOf).some(isIt);
 }
 
 /**
@@ -260,8 +270,8 @@ export function checkPlace(pointer: Deno.PointerObject): number {
   }
   // Most addresses are seen to be possible by their lower half.
   if (
-    (low & STRUCT_ALIGNMENT - 1) === 0 && low >= FIRST_ADDRESS &&
-    low < 2 ** 32 - FIRST_ADDRESS
+    (low & STRUCT_ALIGNMENT - 1) === 0 &&
+    (low >= FIRST_ADDRESS || low < -FIRST_ADDRESS)
   ) return low;
   const address = addressOf(pointer);
   if (
@@ -291,7 +301,7 @@ export function note(owner: Owner): void {
 
 function noteAt(managed: Managed, low: number): void {
   managed.low = low;
-  claims[slotOf(low)] = managed;
+  claims[slotOf(low)] = low;
 }
 
 /** Where the owner of a struct is noted. */
@@ -342,12 +352,9 @@ export class Owner {
       turn: 0,
       deleter: undefined,
       deleteHere: null,
-      gate: null,
-      isOurs: false,
-      after: null,
       holds: 0,
       waiting: false,
-      library: null,
+      rare: null,
       buffer: null,
       index: -1,
     };
@@ -377,7 +384,7 @@ export class Owner {
 
   /** The library that stays open for this tensor, if any. */
   get library(): KeptOpen | null {
-    return this.#managed.library;
+    return this.#managed.rare?.library ?? null;
   }
 
   /** Says that the deleter is JavaScript of ours: it takes 2 us less so. */
@@ -387,7 +394,7 @@ export class Owner {
 
   /** Says what the deleter must be called within. */
   deleteWithin(gate: Gate): void {
-    this.#managed.gate = gate;
+    rareOf(this.#managed).gate = gate;
   }
 
   /**
@@ -400,19 +407,20 @@ export class Owner {
 
   /** Says that the struct lies in memory of ours, freed after its deleter has run. */
   liesIn(block: Block): void {
-    this.#managed.isOurs = true;
+    rareOf(this.#managed).isOurs = true;
     this.afterDelete(() => block.free());
   }
 
   /** Whether the struct lies in memory of ours, which must not be given away. */
   get liesInOurs(): boolean {
-    return this.#managed.isOurs;
+    return this.#managed.rare?.isOurs ?? false;
   }
 
   /** Does something when the deleter has run. */
   afterDelete(action: () => void): void {
-    const before = this.#managed.after;
-    this.#managed.after = before === null ? action : () => {
+    const rare = rareOf(this.#managed);
+    const before = rare.after;
+    rare.after = before === null ? action : () => {
       before();
       action();
     };
@@ -421,7 +429,7 @@ export class Owner {
   /** Keeps a library open until the deleter has run. */
   keepOpen(library: KeptOpen): void {
     library.retain();
-    this.#managed.library = library;
+    rareOf(this.#managed).library = library;
   }
 
   /**
@@ -444,8 +452,8 @@ export class Owner {
    * said to be: then it is let go, and nothing in it is called.
    */
   header(): Header {
-    const { name } = this.#managed;
-    const header = readHeader(this.pointer, name);
+    const { name, low } = this.#managed;
+    const header = readHeader(this.pointer, name, low);
     if (header === null) {
       this.moveAway();
       throw impossible(name);
@@ -485,10 +493,8 @@ export class Owner {
   /** Gives the memory back: idempotent. Views over it become empty. */
   release(): void {
     if (!this.active) return;
-    const { transferred } = this;
     this.#caches?.dropAll();
-    this.#end();
-    if (transferred) keep(this.#managed);
+    if (this.#end()) keep(this.#managed);
     else letGo(this.#managed);
   }
 
@@ -530,7 +536,7 @@ export class Owner {
     if (managed.deleteHere !== null) managed.deleteHere.moved(this.#kept);
     // Nobody tells when another's deleter was called.
     else if (this.#kept !== undefined) keptForGood.push(this.#kept);
-    managed.gate?.moved();
+    managed.rare?.gate?.moved();
     return pointerOf(managed);
   }
 
@@ -587,7 +593,8 @@ export class Owner {
     else this.#managed.buffer = new WeakRef(buffer);
   }
 
-  #end(): void {
+  /** Says whether somebody transferred the ArrayBuffer before. */
+  #end(): boolean {
     this.#active = false;
     if (this.#managed.index !== -1) registry.unregister(this);
     if (this.#place !== -1) {
@@ -598,7 +605,7 @@ export class Owner {
       }
       this.#place = -1;
     }
-    if (this.#pins === 0) this.#detach();
+    return this.#pins === 0 ? this.#detach() : this.#buffer?.detached === true;
   }
 
   /** Empties all views. Says whether somebody transferred the ArrayBuffer before. */
@@ -610,6 +617,15 @@ export class Owner {
     buffer.transfer(0);
     return false;
   }
+}
+
+function rareOf(managed: Managed): Rare {
+  return managed.rare ??= {
+    isOurs: false,
+    gate: null,
+    after: null,
+    library: null,
+  };
 }
 
 function pointerOf(managed: Managed): Deno.PointerObject {
@@ -642,25 +658,25 @@ export function impossible(name: ManagedName): BufferError {
 
 /** Releases a managed tensor as soon as nobody uses it. */
 function letGo(managed: Managed): void {
-  if (managed.holds > 0) managed.waiting = true;
-  else release(managed);
+  if (managed.holds === 0) return release(managed);
+  managed.waiting = true;
+  if (managed.index === -1) managed.index = live.push(managed) - 1;
 }
 
 /** The one place that calls a deleter. */
 function release(managed: Managed): void {
   if (isOver(managed)) return;
-  const { library, deleteHere, after } = managed;
-  managed.after = null; // a claim may refer to this for longer
+  const { deleteHere, rare } = managed;
   const deleter = deleteHere !== null ? 0n : deleterOf(managed);
   // Before the deleter, which may call back, or throw.
   end(managed, "released");
   try {
     if (deleteHere !== null) deleteHere.run(managed.place);
-    else if (deleter !== 0n) callWithin(managed.gate, managed, deleter);
-    else managed.gate?.moved(); // there is nothing to call
+    else if (rare?.gate) deleteWithin(rare.gate, managed, deleter);
+    else if (deleter !== 0n) callDeleter(pointerOf(managed), deleter);
   } finally {
-    library?.release();
-    after?.();
+    rare?.library?.release();
+    rare?.after?.();
   }
 }
 
@@ -668,16 +684,12 @@ function release(managed: Managed): void {
 function deleterOf(managed: Managed): bigint {
   const { deleter, name } = managed;
   if (deleter !== undefined) return deleter;
-  const isOdd = readHeader(pointerOf(managed), name) === null;
+  const isOdd = readHeader(pointerOf(managed), name, managed.low) === null;
   return isOdd ? 0n : readDeleter(name);
 }
 
-function callWithin(
-  gate: Gate | null,
-  managed: Managed,
-  deleter: bigint,
-): void {
-  if (gate === null) callDeleter(pointerOf(managed), deleter);
+function deleteWithin(gate: Gate, managed: Managed, deleter: bigint): void {
+  if (deleter === 0n) gate.moved(); // there is nothing to call
   else if (gate.enter()) {
     try {
       callDeleter(pointerOf(managed), deleter);
@@ -708,9 +720,8 @@ function isOver({ state }: Managed): boolean {
 /** A managed tensor is not held any more. */
 function end(managed: Managed, state: "released" | "moved"): void {
   managed.state = state;
-  // Kept there it would outlive its youth, and be dear to collect.
   const slot = slotOf(managed.low);
-  if (claims[slot] === managed) claims[slot] = null;
+  if (claims[slot] === managed.low) claims[slot] = 0;
   pressure.letGo(managed.bytes, managed.buffer !== null);
   managed.buffer = null;
   count--;

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { sharedAxes } from "./axes.ts";
 import { BufferError, describe } from "./errors.ts";
 
 /** Where a strided view starts and how it steps, in elements. */
@@ -14,6 +15,20 @@ export interface Layout {
   readonly strides: readonly number[];
   /** The index of element [0, …, 0]. */
   readonly offset: number;
+}
+
+/**
+ * Where a view starts and how it steps, for a tensor to keep.
+ *
+ * @param shape Nobody may change it any more.
+ * @param strides Likewise.
+ */
+export function layoutOf(
+  shape: readonly number[],
+  strides: readonly number[],
+  offset: number,
+): Layout {
+  return { shape: sharedAxes(shape), strides, offset };
 }
 
 /**
@@ -115,7 +130,7 @@ export function stridesToTell(
 
 /** C order without gaps, from the first element on. */
 export function compactLayout(shape: readonly number[]): Layout {
-  return { shape, strides: cStrides(shape), offset: 0 };
+  return layoutOf(shape, cStrides(shape), 0);
 }
 
 /**
@@ -223,7 +238,7 @@ export function broadcastLayout(from: Layout, to: readonly number[]): Layout {
         describeShape(to),
     );
   }
-  return { shape: to, strides, offset: from.offset };
+  return layoutOf(to, strides, from.offset);
 }
 
 /** A shape as messages and `console.log` show it: `[2, 3]`. */
@@ -301,7 +316,7 @@ export function sliceLayout(from: Layout, ranges: readonly Range[]): Layout {
       if (count > 0) offset += start * stride;
     }
   }
-  return { shape, strides, offset };
+  return layoutOf(shape, strides, offset);
 }
 
 /** Python's `slice.indices`. */
@@ -370,11 +385,11 @@ export function transposeLayout(
         "must be named once",
     );
   }
-  return {
-    shape: order.map((axis) => from.shape[axis]!),
-    strides: order.map((axis) => from.strides[axis]!),
-    offset: from.offset,
-  };
+  return layoutOf(
+    order.map((axis) => from.shape[axis]!),
+    order.map((axis) => from.strides[axis]!),
+    from.offset,
+  );
 }
 
 /**
@@ -399,7 +414,7 @@ export function reshapeLayout(
         "without a copy: call copy() first",
     );
   }
-  return { shape, strides, offset: from.offset };
+  return layoutOf(shape, strides, from.offset);
 }
 
 function resolveShape(

@@ -1,4 +1,5 @@
 import {
+  BufferError,
   type BufferErrorCode,
   DeviceType,
   DlpackCapsule,
@@ -7,6 +8,7 @@ import {
   fromDlpack,
   type FromDlpackOptions,
   liveTensors,
+  type Tensor,
 } from "@dlpack/deno";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { deviceName, isHost } from "../src/device.ts";
@@ -208,6 +210,230 @@ testBothPaths("fromDlpack() takes what is odd but sound", async (t) => {
       assert(t.strides.every(Number.isSafeInteger));
     });
   }
+});
+
+Deno.test("What one struct says is not taken for what the next one says", () => {
+  const alike: readonly Partial<FixtureSpec>[] = [
+    {},
+    { version: [1, 0] },
+    { versioned: false },
+    { flags: 1 },
+    { flags: 2 },
+    { flags: 4 },
+    { device: [3, 0] },
+    { device: [1, 1] },
+    { device: [2, 0] },
+    { dtype: [0, 32, 1] },
+    { dtype: [4, 16, 1] },
+    { dtype: [1, 8, 4] },
+    { dtype: [1, 1, 1], versioned: false },
+    { dtype: [1, 1, 1] },
+    { dtype: [0, 4, 1] },
+    { dtype: [0, 4, 1], flags: 4 },
+    { shape: [3, 2] },
+    { shape: [2, 1] },
+    { shape: [6], ndim: 1 },
+    { shape: [], ndim: 0 },
+    { strides: [1, 2] },
+    { strides: [3, 1] },
+    { strides: [0, -1], origin: 8 },
+    { origin: 4, shape: [1, 3] },
+    { byteOffset: 4, shape: [1, 3] },
+    { shape: [0, 3] },
+    ...refusals.map(([, changes]) => changes),
+  ];
+  const outcomeOf = (changes: Partial<FixtureSpec>): unknown => {
+    try {
+      using c = capsule({ ...floats([2, 3]), ...changes });
+      using t = fromDlpack(c);
+      const { dtype, shape, strides, offset, readOnly, device } = t;
+      return [dtype, shape, strides, offset, readOnly, device, t.toArray()];
+    } catch (error) {
+      assert(error instanceof BufferError, `${error}`);
+      return error.message.replace(/0x[0-9a-f]+/g, "0x");
+    }
+  };
+  const other = { ...floats([7]), dtype: [1, 8, 1], shape: [7] } as const;
+  const alone = alike.map((changes) => {
+    outcomeOf(other);
+    return outcomeOf(changes);
+  });
+  assert(new Set(alone.map((outcome) => JSON.stringify(outcome))).size > 50);
+  for (const before of alike) {
+    alike.forEach((changes, i) => {
+      outcomeOf(before);
+      assertEquals(outcomeOf(changes), alone[i]);
+      assertEquals(outcomeOf(changes), alone[i]);
+    });
+  }
+});
+
+/** What {@linkcode writeStruct} is told. */
+interface Addresses {
+  readonly data: bigint;
+  readonly shape: bigint;
+  readonly strides: bigint;
+}
+
+/** Writes a versioned struct of a float32 tensor, without a deleter. */
+function writeStruct(
+  into: DataView,
+  ndim: number,
+  { data, shape, strides }: Addresses,
+): void {
+  for (let i = 0; i < 80; i++) into.setUint8(i, 0);
+  into.setUint32(0, 1, true);
+  into.setBigUint64(32, data, true);
+  into.setInt32(40, 1, true);
+  into.setInt32(48, ndim, true);
+  into.setUint8(52, 2);
+  into.setUint8(53, 32);
+  into.setUint16(54, 1, true);
+  into.setBigUint64(56, shape, true);
+  into.setBigUint64(64, strides, true);
+}
+
+/** Imports the struct at an address. */
+function importAt(address: bigint): Tensor {
+  const pointer = Deno.UnsafePointer.create(address)!;
+  return fromDlpack(new DlpackCapsule(pointer, "dltensor_versioned"));
+}
+
+/** The address of numbers, each of which is its index. */
+function addressOfNumbers(count: number): [bigint, Float32Array<ArrayBuffer>] {
+  const numbers = Float32Array.from({ length: count }, (_, i) => i);
+  return [Deno.UnsafePointer.value(Deno.UnsafePointer.of(numbers)), numbers];
+}
+
+/** The bytes at an address. */
+function bytesAt(address: bigint, length: number): ArrayBuffer {
+  const pointer = Deno.UnsafePointer.create(address)!;
+  return Deno.UnsafePointerView.getArrayBuffer(pointer, length);
+}
+
+testBothPaths("Lengths and strides are read wherever they lie", () => {
+  // Two pages, between two that nobody may read.
+  const pages = 8192;
+  const memory = make({ dtype: [1, 8, 1], nbytes: pages, deleter: "null" });
+  const start = fixture.fx_data_address(memory);
+  const bytes = bytesAt(start, pages);
+  const words = new BigInt64Array(bytes);
+  const [data, _numbers] = addressOfNumbers(64);
+  const places: [what: string, at: number, shape: number, strides: number][] = [
+    ["side by side", 0, 1000, 1016],
+    ["as NumPy's, at the end of all", 0, pages - 32, pages - 16],
+    ["as PyTorch's, apart", 0, 2000, 2040],
+    ["apart at the end of a page", 0, 4096 - 56, 4096 - 16],
+    ["on two pages", 0, 4096 - 16, 4096],
+    ["the lengths on two pages", 0, 4096 - 8, 4096 + 8],
+    ["the strides first", 0, 1016, 1000],
+    ["the strides first, at the end", 0, pages - 16, pages - 32],
+    ["far apart", 0, 1000, 3000],
+    ["on two pages, far apart", 0, 1000, 7000],
+    ["one in the other", 0, 1000, 1008],
+    ["one and the same", 0, 1000, 1000],
+    ["the struct on two pages", 4096 - 40, 1000, 1016],
+    ["the struct at the end of a page", 4096 - 80, 1000, 1016],
+    ["the struct at the end of all", pages - 80, 1000, 1016],
+  ];
+  for (const [what, at, shapeAt, stridesAt] of places) {
+    writeStruct(new DataView(bytes, at), 2, {
+      data,
+      shape: start + BigInt(shapeAt),
+      strides: start + BigInt(stridesAt),
+    });
+    words.set([9n, 2n], stridesAt / 8);
+    words.set([3n, 2n], shapeAt / 8);
+    const read = (place: number): number[] =>
+      [...words.subarray(place / 8, place / 8 + 2)].map(Number);
+    const [shape, strides] = [read(shapeAt), read(stridesAt)];
+    using t = importAt(start + BigInt(at));
+    assertEquals([t.shape, t.strides], [shape, strides], what);
+    assertEquals(t.get(2, 1), 2 * strides[0]! + strides[1]!, what);
+  }
+  // What begins a struct of another version is all that is there of it.
+  const stable = new DataView(bytes, pages - 32, 32);
+  stable.setBigUint64(0, 2n, true);
+  stable.setBigUint64(16, 0n, true);
+  assertBufferError(
+    () => importAt(start + BigInt(pages - 32)),
+    "version",
+    "DLPack 2.0",
+  );
+  fixture.fx_free(memory);
+});
+
+Deno.test({
+  name: "Addresses whose lower halves are equal, or go over their end",
+  ignore: Deno.build.os !== "linux",
+  fn() {
+    const GiB4 = 2n ** 32n;
+    const c = Deno.dlopen("libc.so.6", {
+      mmap: {
+        parameters: ["u64", "usize", "i32", "i32", "i32", "i64"],
+        result: "u64",
+      }, // void *(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+      mprotect: { parameters: ["u64", "usize", "i32"], result: "i32" }, // int (void *addr, size_t len, int prot)
+      munmap: { parameters: ["u64", "usize"], result: "i32" }, // int (void *addr, size_t length)
+    }).symbols;
+    // Nothing of it may be read but four pages, and no more of it is taken.
+    const room = 3n * GiB4;
+    const [PRIVATE, ANONYMOUS, NORESERVE] = [2, 0x20, 0x4000];
+    const flags = PRIVATE | ANONYMOUS | NORESERVE;
+    const start = c.mmap(0n, room, 0, flags, -1, 0n);
+    const first = (start / GiB4 + 1n) * GiB4;
+    const pages = [first, first + 4096n, first + GiB4 + 4096n];
+    for (const page of [...pages, first + GiB4 - 4096n]) {
+      assertEquals(c.mprotect(page, 4096n, 3), 0);
+    }
+    const [data, _numbers] = addressOfNumbers(4);
+    // The lengths end where the lower half is full, the strides begin at 8.
+    const [struct, shape, strides] = [
+      first + 1024n,
+      first + GiB4 - 8n,
+      first + 8n,
+    ];
+    new BigInt64Array(bytesAt(shape, 8))[0] = 4n;
+    new BigInt64Array(bytesAt(strides, 8))[0] = 1n;
+    const like = { data, shape, strides };
+    writeStruct(new DataView(bytesAt(struct, 80)), 1, like);
+    using one = importAt(struct);
+    assertEquals(one.toArray(), [0, 1, 2, 3]);
+
+    // Another struct 4 GiB away is not taken for one that somebody owns.
+    const [near, far] = [first + 4096n, first + GiB4 + 4096n];
+    for (const at of [near, far]) {
+      writeStruct(new DataView(bytesAt(at, 80)), 1, like);
+    }
+    using a = importAt(near);
+    using b = importAt(far);
+    assertEquals([a.get(1), b.get(2)], [1, 2]);
+    const owned = "owns the struct already";
+    assertBufferError(() => importAt(far), "consumed", owned);
+    b[Symbol.dispose]();
+    using again = importAt(far);
+    assertEquals(again.get(3), 3);
+    for (const t of [one, a, again]) t[Symbol.dispose]();
+    assertEquals(c.munmap(start, room), 0);
+  },
+});
+
+Deno.test("A struct is owned while its memory is still used", () => {
+  const pointer = make(floats([2]));
+  const wrap = () => new DlpackCapsule(pointer, "dltensor_versioned");
+  const t = fromDlpack(wrap());
+  const owned = "owns the struct already";
+  {
+    using _held = t.hold();
+    t[Symbol.dispose]();
+    assertBufferError(wrap, "consumed", owned);
+  }
+  using capsule = DlpackCapsule.from(8n ** 5n, { dtype: "bool", shape: [0] });
+  assertBufferError(
+    () => new DlpackCapsule(capsule.pointer, "dltensor_versioned"),
+    "consumed",
+    owned,
+  );
 });
 
 Deno.test("fromDlpack() takes empty tensors, whatever their data and strides", () => {

@@ -12,10 +12,11 @@ import {
   readShape,
   readStrides,
 } from "../../ffi/header.ts";
+import { sharedAxes } from "../axes.ts";
 import { deviceName, isHost } from "../device.ts";
 import { entriesOf, packingOf } from "../dtype/packing.ts";
-import { dtypeByCode } from "../dtype/table.ts";
-import { cStrides } from "../layout.ts";
+import { dtypeByCode, type DTypeInfo } from "../dtype/table.ts";
+import { cStrides, type Layout, layoutOf } from "../layout.ts";
 import * as refusals from "./refusals.ts";
 import type { Struct } from "./types.ts";
 
@@ -36,9 +37,69 @@ function isOldBool(
   return code === 1 && bits === 1 && lanes === 1 && name === "dltensor";
 }
 
+/** What structs have in common that differ in nothing but where their memory is. */
+interface Kind extends Omit<Struct, "data" | "start"> {
+  /** From `data` to the lowest element, in bytes. */
+  readonly from: number;
+  /** Whether it cannot be addressed, wherever `data` is. */
+  readonly isTooFar: boolean;
+}
+
+/** A struct of some kind. */
+class StructOfKind implements Struct {
+  // `declare`, else each would be set twice.
+  declare readonly data: bigint;
+  declare readonly start: number;
+  readonly #kind: Kind;
+
+  constructor(kind: Kind, data: bigint, start: number) {
+    this.#kind = kind;
+    this.data = data;
+    this.start = start;
+  }
+
+  get info(): DTypeInfo {
+    return this.#kind.info;
+  }
+
+  get isPacked(): boolean {
+    return this.#kind.isPacked;
+  }
+
+  get layout(): Layout {
+    return this.#kind.layout;
+  }
+
+  get deviceType(): number {
+    return this.#kind.deviceType;
+  }
+
+  get deviceId(): number {
+    return this.#kind.deviceId;
+  }
+
+  get readOnly(): boolean {
+    return this.#kind.readOnly;
+  }
+
+  get isCopied(): boolean {
+    return this.#kind.isCopied;
+  }
+
+  get length(): number {
+    return this.#kind.length;
+  }
+}
+
+/** The kind of the struct that was checked last, and all that it was made of. */
+let known: Kind | null = null;
+let knownHeader = 0;
+let knownWritable = false;
+let knownShape: readonly number[] = [];
+let knownStrides: readonly number[] | null = null;
+
 /**
- * Reads a struct and checks it. All in one function: V8 does not inline that
- * many by itself, and every import comes through here.
+ * Reads a struct and checks it.
  *
  * @param header What was read of it last.
  * @param name Which struct it is.
@@ -51,6 +112,42 @@ export function checkStruct(
   name: ManagedName,
   isWritable = false,
 ): Struct {
+  // Mostly a library's tensors are alike, and what was found of one is so of all.
+  const seemsKnown = known !== null && header.kind === knownHeader &&
+    isWritable === knownWritable;
+  if (!seemsKnown) checkHeader(header, name);
+  const { ndim, data, hasStrides } = header;
+  const shape = readShape(ndim);
+  const strides = hasStrides ? readStrides(ndim) : null;
+  let kind = known;
+  if (
+    !seemsKnown || kind === null || shape !== knownShape ||
+    strides !== knownStrides
+  ) {
+    kind = checkKind(header, name, isWritable, shape, strides);
+    known = kind;
+    knownHeader = header.kind;
+    knownWritable = isWritable;
+    knownShape = shape;
+    knownStrides = strides;
+  }
+  const { length, deviceType, from } = kind;
+  // A device's data may be a handle, to which nothing can be added.
+  const isAddress = isHost(deviceType);
+  let start = 0;
+  if (length > 0) {
+    if (data === 0) throw refusals.noData(header);
+    start = isAddress ? data + from : from;
+    const end = start + length * kind.info.array.BYTES_PER_ELEMENT;
+    // What was rounded on the way is far beyond the end.
+    const isInside = end <= ADDRESSES && start > (isAddress ? 0 : -ADDRESSES);
+    if (!isInside || kind.isTooFar) throw refusals.outOfMemory(header);
+  }
+  return new StructOfKind(kind, isAddress ? 0n : readData(), start);
+}
+
+/** Checks what is said before the lengths are read. */
+function checkHeader(header: Header, name: ManagedName): void {
   const { ndim, lanes, deviceType } = header;
   if (name === "dltensor_versioned" && header.major !== VERSION[0]) {
     throw refusals.otherVersion(header);
@@ -63,22 +160,43 @@ export function checkStruct(
     throw refusals.unknownDevice(header);
   }
   if (lanes === 0) throw refusals.noLanes(header);
-  const info = isOldBool(header, name)
-    ? BOOL
-    : dtypeByCode(header.code, header.bits);
+  const info = infoOf(header, name);
   if (info === undefined) throw refusals.unknownDType(header);
-  const { bits } = info;
-  const isPacked = bits < 8 && !header.isPadded;
-  if (lanes > 1 && isPacked && bits * lanes % 8 !== 0) {
+  if (lanes > 1 && isPackedIn(header, info) && info.bits * lanes % 8 !== 0) {
     throw refusals.brokenLanes(header);
   }
-
   if (ndim > 0 && !header.hasShape) throw refusals.noShape(header);
-  const shape = readShape(ndim);
+}
+
+function infoOf(header: Header, name: ManagedName): DTypeInfo | undefined {
+  return isOldBool(header, name) ? BOOL : dtypeByCode(header.code, header.bits);
+}
+
+function isPackedIn({ isPadded }: Header, { bits }: DTypeInfo): boolean {
+  return bits < 8 && !isPadded;
+}
+
+/**
+ * Checks lengths and strides.
+ *
+ * @param lengths As they were read.
+ * @param steps Likewise; `null` where there are none.
+ */
+function checkKind(
+  header: Header,
+  name: ManagedName,
+  isWritable: boolean,
+  lengths: readonly number[],
+  steps: readonly number[] | null,
+): Kind {
+  const { ndim, lanes, deviceType } = header;
+  const info = infoOf(header, name)!;
+  const { bits } = info;
+  const isPacked = isPackedIn(header, info);
   let size = lanes;
   let isEmpty = false;
   for (let axis = 0; axis < ndim; axis++) {
-    const length = shape[axis]!;
+    const length = lengths[axis]!;
     if (length < 0) throw refusals.negativeLength(header);
     // Lengths of 0 aside: a huge length beside one is as absurd, as in NumPy.
     if (length === 0) isEmpty = true;
@@ -88,13 +206,12 @@ export function checkStruct(
   if (size * Math.max(bits, 8) > 8 * Number.MAX_SAFE_INTEGER) {
     throw refusals.tooLarge(header);
   }
-  if (lanes > 1) shape.push(lanes);
-
-  const strides = header.hasStrides ? readStrides(ndim) : cStrides(shape);
-  if (header.hasStrides && lanes > 1) {
-    for (let axis = 0; axis < ndim; axis++) strides[axis]! *= lanes;
-    strides.push(1);
-  }
+  const shape = lanes > 1 ? [...lengths, lanes] : lengths;
+  let strides = steps === null
+    ? cStrides(shape)
+    : lanes > 1
+    ? [...steps.map((step) => step * lanes), 1]
+    : steps;
   // How far the elements reach to both sides of the one at [0, …, 0].
   let lowest = 0;
   let highest = 0;
@@ -103,19 +220,17 @@ export function checkStruct(
     if (!Number.isSafeInteger(strides[axis])) {
       if (!isEmpty && length !== 1) throw refusals.tooFar(header);
       // It carries no meaning.
-      strides[axis] = cStrides(shape)[axis]!;
+      strides = strides.with(axis, cStrides(shape)[axis]!);
     }
     const reach = (length - 1) * strides[axis]!;
     if (reach < 0) lowest += reach;
     else highest += reach;
   }
 
-  let start = 0;
+  let from = 0;
   let length = 0;
   let offset = 0;
   if (!isEmpty) {
-    const { data } = header;
-    if (data === 0) throw refusals.noData(header);
     let first = lowest;
     let itemsize = Math.max(bits / 8, 1);
     if (isPacked) {
@@ -126,29 +241,18 @@ export function checkStruct(
     }
     length = entriesOf(info, isPacked, highest - first + 1);
     offset = 0 - first;
-    const from = header.byteOffset + first * itemsize;
-    // A device's data may be a handle, to which nothing can be added.
-    const isAddress = isHost(deviceType);
-    start = isAddress ? data + from : from;
-    const end = start + length * info.array.BYTES_PER_ELEMENT;
-    // What was rounded on the way is far beyond the end.
-    if (
-      !(end <= ADDRESSES && lowest >= -ADDRESSES &&
-        start > (isAddress ? 0 : -ADDRESSES))
-    ) {
-      throw refusals.outOfMemory(header);
-    }
+    from = header.byteOffset + first * itemsize;
   }
   return {
     info,
     isPacked,
-    layout: { shape, strides, offset },
+    layout: layoutOf(shape, sharedAxes(strides), offset),
     deviceType,
     deviceId: header.deviceId,
     readOnly: header.readOnly && !(isWritable && name === "dltensor"),
     isCopied: header.isCopied,
-    data: isHost(deviceType) ? 0n : readData(),
-    start,
     length,
+    from,
+    isTooFar: lowest < -ADDRESSES,
   };
 }

@@ -22,6 +22,7 @@ import {
   describeShape,
   extentOf,
   type Layout,
+  layoutOf,
   sizeOf,
   toInteger,
   toIntegers,
@@ -129,7 +130,7 @@ export function checkPlacement(
         "data, pass an offset or strides, or a subarray",
     );
   }
-  return layout;
+  return layoutOf(layout.shape, layout.strides, layout.offset);
 }
 
 function checkLayout(layout: Layout, capacity: number): void {

@@ -64,7 +64,7 @@ export function* copyFromDevice(
   }
   if (plan.isInOrder) return side;
   const inOrder = allocate(info, isPacked, sizeOf(layout.shape));
-  const there = { ...elements, layout: plan.layout };
+  const there = { info, isPacked, layout: plan.layout };
   yield* partOf(share, 1, putInOrder(there, side, inOrder, pieceBytes));
   giveBack(side);
   return inOrder;
