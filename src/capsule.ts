@@ -21,6 +21,7 @@ import {
   Owner,
   ownerOf,
 } from "../ffi/owner.ts";
+import { shownAxes } from "./axes.ts";
 import { type Device, deviceName } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
 import { describeDataType, type DType, dtypeByCode } from "./dtype/table.ts";
@@ -177,6 +178,19 @@ let isWritableIn: (capsule: DlpackCapsule) => boolean;
 let lendCapsule: (capsule: DlpackCapsule) => Loan;
 let giveOwner: (capsule: DlpackCapsule, owner: Owner) => void;
 
+/** What a capsule knows beside the struct, and what was made of it. */
+class More {
+  stream: number | bigint | null = null;
+  isWritable = false;
+  /** What the struct says, once somebody has asked. */
+  struct: Struct | null = null;
+  loan: Loan | null = null;
+  lentBefore: unknown = null;
+}
+
+/** In the place of options: what is passed as the pointer is an owner. */
+const OWNED = {} as CapsuleOptions;
+
 /** What `structuredClone` and `postMessage` stumble over, and then show. */
 const UNCLONEABLE = Symbol(
   "A DlpackCapsule: send the address of take(), which",
@@ -220,19 +234,15 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
   private readonly uncloneable = UNCLONEABLE;
   #owner: Owner | null;
   readonly #name: ManagedName;
-  #stream: number | bigint | null = null;
-  #isWritable = false;
-  /** What the struct says, once somebody has asked. */
-  #struct: Struct | null = null;
-  #loan: Loan | null = null;
-  #lentBefore: unknown = null;
+  /** What is not known of most. */
+  #more: More | null = null;
 
   static {
     ourClasses.add(DlpackCapsule);
     takeOwner = (capsule) => capsule.#consume("import");
     seeOwner = (capsule, action) => capsule.#unconsumed(action);
-    streamIn = (capsule) => capsule.#stream;
-    isWritableIn = (capsule) => capsule.#isWritable;
+    streamIn = (capsule) => capsule.#more?.stream ?? null;
+    isWritableIn = (capsule) => capsule.#more?.isWritable ?? false;
     lendCapsule = (capsule) => capsule.#lend();
     giveOwner = (capsule, owner) => capsule.#owner = owner;
   }
@@ -264,10 +274,12 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
       );
     }
     this.#name = name;
+    if ((options as unknown) === OWNED) { // of capsuleOf()
+      this.#owner = pointer as unknown as Owner;
+      return;
+    }
     if (options !== undefined) this.#set("DlpackCapsule", options);
-    this.#owner = (pointer as unknown) instanceof Owner
-      ? pointer as unknown as Owner // of capsuleOf()
-      : claim(checkPointer(pointer), name);
+    this.#owner = claim(checkPointer(pointer), name);
   }
 
   /**
@@ -380,8 +392,9 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     this.#unconsumed("change");
     this.#set("with()", options);
     // A callee may have kept the struct that it was lent before.
-    if (this.#loan !== null) this.#lentBefore = [this.#lentBefore, this.#loan];
-    this.#struct = this.#loan = null;
+    const more = this.#more!;
+    if (more.loan !== null) more.lentBefore = [more.lentBefore, more.loan];
+    more.struct = more.loan = null;
     return this;
   }
 
@@ -389,8 +402,9 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
     checkOptions(of, options);
     const stream = checkStream(options.stream);
     const writable = checkWritable(options.writable);
-    if (stream !== undefined) this.#stream = stream;
-    if (writable !== undefined) this.#isWritable = writable;
+    const more = this.#more ??= new More();
+    if (stream !== undefined) more.stream = stream;
+    if (writable !== undefined) more.isWritable = writable;
   }
 
   /** The struct's name; `used_…` once somebody has consumed it, or it was disposed. */
@@ -429,7 +443,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @throws {BufferError} As `dtype` does.
    */
   get shape(): readonly number[] {
-    return this.#look().layout.shape;
+    return shownAxes(this.#look().layout.shape);
   }
 
   /**
@@ -438,7 +452,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @throws {BufferError} As `dtype` does.
    */
   get strides(): readonly number[] {
-    return this.#look().layout.strides;
+    return shownAxes(this.#look().layout.strides);
   }
 
   /**
@@ -473,25 +487,25 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
 
   #look(): Struct {
     const owner = this.#unconsumed("look into");
-    if (this.#struct === null) {
-      const struct = checkStruct(owner.peek(), this.#name, this.#isWritable);
-      Object.freeze(struct.layout.shape);
-      Object.freeze(struct.layout.strides);
-      this.#struct = struct;
-    }
-    return this.#struct;
+    const more = this.#more ??= new More();
+    return more.struct ??= checkStruct(
+      owner.peek(),
+      this.#name,
+      more.isWritable,
+    );
   }
 
   #lend(): Loan {
     const owner = this.#unconsumed("lend");
-    if (this.#loan === null) {
+    const more = this.#more ??= new More();
+    if (more.loan === null) {
       const { spec } = specToLend(owner.peek(), this.#name);
       const readOnly = this.#name === "dltensor"
-        ? !this.#isWritable
+        ? !more.isWritable
         : spec.readOnly;
-      this.#loan = new Loan({ ...spec, readOnly }, owner, owner.caches);
+      more.loan = new Loan({ ...spec, readOnly }, owner, owner.caches);
     }
-    return this.#loan;
+    return more.loan;
   }
 
   /**
@@ -584,8 +598,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @ignore
    */
   [MODULE](): Introduction {
-    const stream = this.#stream;
-    const writable = this.#isWritable;
+    const { stream, isWritable: writable } = this.#more ?? new More();
     return { abi: MODULE_ABI, kind: "capsule", stream, writable };
   }
 
@@ -706,7 +719,8 @@ export function capsuleOf(
   owner: Owner,
   options?: CapsuleOptions,
 ): DlpackCapsule {
-  return new DlpackCapsule(owner as never, owner.name, options);
+  const capsule = new DlpackCapsule(owner as never, owner.name, OWNED);
+  return options === undefined ? capsule : capsule.with(options);
 }
 
 /** For other files of this module: the structs that a capsule lends. */
