@@ -142,15 +142,15 @@ export class Loan {
    * disposes the tensor.
    */
   begin(): void {
-    this.#calls++;
-    this.#owner?.hold();
+    if (this.#owner === null) this.#calls++;
+    else this.#owner.hold();
   }
 
   /** A call is over. The count makes V8 keep the loan, and what it keeps, until then. */
   end(): void {
-    this.#calls--;
-    this.#owner?.unhold();
-    this.#onEnd?.();
+    if (this.#owner === null) this.#calls--;
+    else this.#owner.unhold();
+    if (this.#onEnd !== null) this.#onEnd();
   }
 
   /** Says what is to be done at the end of a loan for one call. */

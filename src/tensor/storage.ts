@@ -190,9 +190,11 @@ const peeked = new Map<TypedArrayConstructor, TypedArray>();
 
 /** Memory of a native library. */
 export class NativeStorage implements Storage {
+  // `declare`, else each would be set twice.
   /** Made when it is first asked for. */
-  live: TypedArray = GONE;
-  readonly length: number;
+  declare live: TypedArray;
+  declare readonly length: number;
+  declare readonly owner: Owner;
   readonly #struct: Struct;
   #peeks = 0;
 
@@ -200,9 +202,11 @@ export class NativeStorage implements Storage {
    * @param struct What is known of the memory, which the host can read.
    * @param owner Who gives it back.
    */
-  constructor(struct: Struct, readonly owner: Owner) {
+  constructor(struct: Struct, owner: Owner) {
     this.#struct = struct;
+    this.live = GONE;
     this.length = struct.length;
+    this.owner = owner;
   }
 
   get info(): DTypeInfo {
@@ -245,6 +249,9 @@ export class NativeStorage implements Storage {
   }
 
   check(): void {
+    const { live } = this;
+    // As in `data`: to ask the ArrayBuffer takes as long as a call into C.
+    if (live.length === this.length && live.length !== 0) return;
     if (!this.owner.active) throw released();
     if (this.owner.transferred) throw transferred();
   }
