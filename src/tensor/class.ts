@@ -3,6 +3,7 @@ import { isPermitted } from "../../ffi/libc.ts";
 import { type LentObject, Loan } from "../../ffi/loan.ts";
 import { addressOfArray } from "../../ffi/memory.ts";
 import { type Owner, sharesMemory } from "../../ffi/owner.ts";
+import { shownAxes } from "../axes.ts";
 import {
   capsuleOf,
   DlpackCapsule,
@@ -30,15 +31,16 @@ import {
   present,
 } from "../dtype/element.ts";
 import { bytesOf, entriesOf, packingOf } from "../dtype/packing.ts";
-import type {
-  DType,
-  DTypeIn,
-  DTypeInfo,
-  DTypeOfArray,
-  ElementOf,
-  NestedArray,
-  TypedArray,
-  TypedArrayOf,
+import {
+  type DType,
+  type DTypeIn,
+  type DTypeInfo,
+  type DTypeOfArray,
+  type ElementOf,
+  type NestedArray,
+  perDType,
+  type TypedArray,
+  type TypedArrayOf,
 } from "../dtype/table.ts";
 import {
   BufferError,
@@ -122,9 +124,6 @@ const FEW_ACCESSES = 2;
 
 /** What is made of a tensor when it is first asked for. */
 class Extras {
-  /** Frozen copies of the layout's. */
-  shape: readonly number[] | null = null;
-  strides: readonly number[] | null = null;
   /** How often an element was read or written, until there is a reader. */
   accesses = 0;
   reader: Reader | null = null;
@@ -134,14 +133,14 @@ class Extras {
   object: LentObject | null = null;
 }
 
-const accesses = new Map<DTypeInfo, readonly Access[]>();
+/** By dtype, and by number of axes. */
+const accesses = perDType<(Access | null | undefined)[]>();
 
-function accessTo(info: DTypeInfo): readonly Access[] {
-  let access = accesses.get(info);
-  if (access === undefined) {
-    accesses.set(info, access = accessOf(Tensor as never, slow, info));
-  }
-  return access;
+function accessTo(info: DTypeInfo, ndim: number): Access | null {
+  const ofDType = accesses[info.code << 8 | info.bits] ??= [];
+  const access = ofDType[ndim];
+  if (access !== undefined) return access;
+  return ofDType[ndim] = accessOf(Tensor as never, slow, info, ndim);
 }
 
 /** Only this file makes tensors by themselves. */
@@ -198,10 +197,10 @@ export class Tensor<D extends DType = DType>
   static {
     ourClasses.add(Tensor);
     make = (storage, layout) => {
-      const access = accessTo(storage.info)[layout.shape.length];
-      return access === undefined
+      const access = accessTo(storage.info, layout.shape.length);
+      return access === null
         ? new Tensor(KEY, storage, layout)
-        : new access.Class(KEY, storage, layout);
+        : access.create(KEY, storage, layout);
     };
     slow = {
       get: (tensor, count, ...index) =>
@@ -209,10 +208,17 @@ export class Tensor<D extends DType = DType>
       set: (tensor, count, ...args) =>
         (tensor as Tensor).#set(args.slice(0, count), count),
     };
-    lendTensor = (tensor) =>
-      typeof tensor === "object" && tensor !== null && #extras in tensor
-        ? tensor.#lend()
-        : null;
+    lendTensor = (value) => {
+      const isTensor = typeof value === "object" && value !== null &&
+        #extras in value;
+      if (!isTensor) return null;
+      const storage = value.#storage;
+      // That most memory is there is seen without a call.
+      if (storage.live.length !== storage.length || storage.length === 0) {
+        storage.check();
+      }
+      return value.#extras?.loan ?? value.#makeLoan();
+    };
     extrasOf = (tensor) => tensor.#more;
     // No property: what compares tensors would find it.
     objectIn = (value) =>
@@ -343,7 +349,7 @@ export class Tensor<D extends DType = DType>
 
   /** The length of each axis. A frozen array. */
   get shape(): readonly number[] {
-    return this.#more.shape ??= Object.freeze([...this.#layout.shape]);
+    return shownAxes(this.#layout.shape);
   }
 
   /**
@@ -351,7 +357,7 @@ export class Tensor<D extends DType = DType>
    * array.
    */
   get strides(): readonly number[] {
-    return this.#more.strides ??= Object.freeze([...this.#layout.strides]);
+    return shownAxes(this.#layout.strides);
   }
 
   /** The index of element [0, …, 0] in `data`, in elements. */
@@ -549,7 +555,7 @@ export class Tensor<D extends DType = DType>
     if (more.reader !== null || ++more.accesses <= FEW_ACCESSES) return;
     const reader = this.#makeReader();
     if (reader === null) return;
-    accessTo(this.#storage.info)[this.ndim]?.prepare(this, reader);
+    accessTo(this.#storage.info, this.ndim)?.prepare(this, reader);
   }
 
   #makeReader(): Reader | null {
@@ -1168,12 +1174,6 @@ export class Tensor<D extends DType = DType>
   #keeper(): Owner | TypedArray | null {
     if (this.size === 0) return null;
     return this.#storage.owner ?? this.#storage.show();
-  }
-
-  /** Small, so that V8 makes it a part of whatever calls it. */
-  #lend(): Loan {
-    this.#storage.check();
-    return this.#extras?.loan ?? this.#makeLoan();
   }
 
   #makeLoan(): Loan {
