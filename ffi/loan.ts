@@ -38,6 +38,8 @@ export interface LentObject {
   readonly high: number;
 }
 
+const NO_BYTES = new Uint8Array(0);
+
 /**
  * The structs of a tensor, as native functions borrow them.
  *
@@ -71,6 +73,10 @@ export class Loan {
   readonly memory: ArrayBufferView | null;
   /** What another library has made of this, for the next call. */
   object: LentObject | null = null;
+  /** The memory as JavaScript sees it, and its bytes: many classes of arrays are slow to ask. */
+  #live: ArrayBufferView | null = null;
+  #bytes: Uint8Array = NO_BYTES;
+  #length = 0;
   readonly #owner: Owner | null;
   /** The structs: they must not be collected while C uses them. */
   readonly #kept: ArrayBufferView | null;
@@ -135,6 +141,27 @@ export class Loan {
     this.isPadded = spec.isPadded;
     this.#owner = kept !== null && !ArrayBuffer.isView(kept) ? kept : null;
     this.#kept = struct;
+  }
+
+  /** Says what JavaScript sees of the memory: `live` of a tensor's storage. */
+  see(live: ArrayBufferView): void {
+    this.#live = live;
+    this.#bytes = new Uint8Array(
+      live.buffer as ArrayBuffer,
+      live.byteOffset,
+      live.byteLength,
+    );
+    this.#length = this.#bytes.length;
+  }
+
+  /**
+   * Whether the memory is surely there; if not, it may be for all that.
+   *
+   * @param live What JavaScript sees of it now.
+   */
+  isThere(live: ArrayBufferView): boolean {
+    return live === this.#live && this.#bytes.length === this.#length &&
+      (this.#owner === null ? this.#length !== 0 : this.#owner.active);
   }
 
   /**

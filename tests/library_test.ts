@@ -485,6 +485,49 @@ Deno.test("An OutCapsule that nothing was written to is empty", () => {
   assertBufferError(() => out.take(), "data", "no call wrote one");
 });
 
+Deno.test("A tensor that was lent is lent again while its memory is there", () => {
+  const look = (t: Tensor): void => void t.data;
+  const dispose = (t: Tensor): void => t[Symbol.dispose]();
+  const transfer = (t: Tensor): void =>
+    void (t.data.buffer as ArrayBuffer).transfer();
+  const resize = (t: Tensor): void =>
+    (t.data.buffer as ArrayBuffer).resize(4);
+  const own = (): Tensor => Tensor.from(new Float32Array([1, 2, 3]));
+  const native = (): Tensor => importFixture(floats([3]));
+  const ends: [make: () => Tensor, between: (t: Tensor) => void][] = [
+    [own, dispose],
+    [own, transfer],
+    [() => own().copy(), dispose],
+    [() => Tensor.empty([0], "float32"), dispose],
+    [native, dispose],
+    [native, (t) => t.release()[Symbol.dispose]()],
+    [() => importFixture({ ...floats([0, 3]), nbytes: 0 }), dispose],
+  ];
+  for (const [make, end] of ends) {
+    for (const before of [() => {}, look]) {
+      for (const between of [() => {}, look]) {
+        const t = make();
+        const view = t.reshape([-1, t.size === 0 ? 1 : t.size]);
+        before(t);
+        const sum = c.calls_sum(t);
+        c.calls_sum(view);
+        between(t);
+        assertEquals([c.calls_sum(t), c.calls_sum(t)], [sum, sum]);
+        end(t);
+        for (let i = 0; i < 2; i++) {
+          assertBufferError(() => c.calls_sum(t), "released");
+          assertBufferError(() => c.calls_sum(view), "released");
+        }
+      }
+    }
+  }
+  const resizable = new ArrayBuffer(12, { maxByteLength: 16 });
+  const t = Tensor.from(new Float32Array(resizable, 0, 3));
+  assertBufferError(() => c.calls_sum(t), "data", "resizable");
+  resize(t);
+  assertBufferError(() => c.calls_sum(t), "released");
+});
+
 Deno.test("What an OutCapsule holds is released with it", async () => {
   const before = counts().deleted;
   {

@@ -505,10 +505,12 @@ Deno.test("an element is read and written alike the first time and later", () =>
     const right = shape.map(() => 0);
     const element = fresh().get(...right);
     const values = [element, 1, 1n, true, null, { re: 1, im: 2 }];
-    const warm = fresh();
-    warm.get(...right);
-    const readOnly = fresh(true);
-    readOnly.get(...right);
+    const [warm, readOnly] = [fresh(), fresh(true)];
+    // Few times, often, and so often that V8 is to see this kind alone.
+    for (let i = random.pick([1, 9, 99]); i > 0; i--) {
+      warm.get(...right);
+      readOnly.get(...right);
+    }
     const kept = bytes.slice();
     for (let i = 0; i < 10; i++) {
       const index = shape.map(() =>
@@ -544,6 +546,34 @@ Deno.test("an element is read and written alike the first time and later", () =>
       assertEquals((assertThrows(use, BufferError)).code, "released");
     }
   }
+});
+
+Deno.test("A tensor that a script has frozen, or given a prototype, stays so", () => {
+  const ofSix = () => Tensor.from(new Float32Array([0, 1, 2, 3, 4, 5]), [2, 3]);
+  const frozen = Object.freeze(ofSix());
+  class Mine extends (Tensor as unknown as { new (): Tensor<"float32"> }) {
+    get first(): number {
+      return this.get(0, 0);
+    }
+  }
+  const mine = ofSix();
+  Object.setPrototypeOf(mine, Mine.prototype);
+  const plain = ofSix();
+  for (let i = 0; i < 1000; i++) {
+    for (const t of [frozen, mine, plain]) {
+      assertEquals(t.get(1, i % 3), 3 + i % 3);
+      t.set(0, 0, i);
+    }
+    assertEquals((mine as Mine).first, i);
+  }
+  for (const t of [frozen, mine, plain]) {
+    assert(t instanceof Tensor && t.constructor !== Object);
+    assertEquals(t.slice(0).toArray(), [999, 1, 2]);
+    assertThrows(() => t.get(2, 0), RangeError);
+    t[Symbol.dispose]();
+    assertEquals(assertThrows(() => t.get(0, 0), BufferError).code, "released");
+  }
+  assertEquals(plain.constructor, Tensor);
 });
 
 Deno.test("console.log shows what the tensor is and its elements", () => {

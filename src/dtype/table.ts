@@ -325,17 +325,12 @@ const dtypes: readonly DTypeInfo[] = [
 ];
 
 const byName = new Map(dtypes.map((info) => [info.name as string, info]));
-const byCode = perDType<DTypeInfo>();
+const byCode = new Array<DTypeInfo | undefined>(19 * 256).fill(undefined);
 for (const info of dtypes) byCode[info.code << 8 | info.bits] = info;
 const byArray = new Map<string, DTypeInfo>(
   dtypes.filter((info) => info.decode === undefined && info.code <= 2)
     .map((info) => [info.array.name, info]),
 ).set("Uint8ClampedArray", byName.get("uint8")!);
-
-/** Room for something of each dtype, at `code << 8 | bits`: faster than a map. */
-export function perDType<T>(): (T | undefined)[] {
-  return new Array<T | undefined>(19 * 256).fill(undefined);
-}
 
 /** Every dtype's name. */
 export const dtypeNames: readonly DType[] = dtypes.map((info) => info.name);

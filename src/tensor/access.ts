@@ -1,28 +1,20 @@
 import { isPlain, typeOfElements } from "../dtype/element.ts";
 import type { DTypeInfo } from "../dtype/table.ts";
 import { functionOf } from "../function_of.ts";
-import type { Layout } from "../layout.ts";
 import type { Reader } from "./reader.ts";
-import type { Storage } from "./storage.ts";
 
 /**
- * A subclass of Tensor for one class of typed arrays and one number of axes. Only
- * its `get` and `set` tell it from Tensor, once a tensor of that kind was
- * prepared: they are as fast as arrays'.
+ * Gives a tensor `get` and `set` that are as fast as arrays'.
  *
  * V8 keeps what it learns of an access by the text it is in, and is fast where
- * that has seen one kind alone: so each is made from a text of its own.
+ * that has seen one kind alone: so there is a text, and a prototype with its
+ * functions, for each class of typed arrays and number of axes.
+ *
+ * A tensor gets them when many of its elements were read or written: to change a
+ * prototype takes as long as an import. And until then all tensors are alike,
+ * which all else in this module is fast with.
  */
-export interface Access {
-  /** Makes a tensor of the subclass. */
-  readonly create: Create;
-  /** Makes `get` and `set` of a tensor fast, once. */
-  readonly prepare: (tensor: object, reader: Reader) => void;
-}
-
-// deno-lint-ignore no-explicit-any
-type Create = (key: symbol, storage: Storage, layout: Layout) => any;
-type TensorClass = new (...args: Parameters<Create>) => object;
+export type Access = (tensor: object, reader: Reader) => void;
 
 /** What is not so simple, and all errors. */
 export interface Slow {
@@ -39,67 +31,51 @@ class Stamp {
   }
 }
 
-type Make = (prototype: object, stamp: typeof Stamp, slow: Slow) => Prepare;
-type Prepare = Access["prepare"];
+type Make = (
+  prototype: object,
+  stamp: typeof Stamp,
+  slow: Slow,
+) => (tensor: object, reader: Reader) => void;
 
 const MOST_AXES = 4;
 
-/** By class of typed arrays and number of axes. */
-const made = new Map<string, Access>();
+/** By class of typed arrays and number of axes; `null`: there is none. */
+const made = new Map<string, Access | null>();
 
 /**
- * How elements of a dtype are read and written fast in a tensor of so many axes.
+ * What makes the elements of a kind fast.
  *
- * @param Base Tensor.
+ * @param prototype Tensor's.
  * @param slow What `get` and `set` leave to it.
- * @returns `null` for elements that are not what the typed array holds, and for
- * more axes than most tensors have.
+ * @returns `null` for elements that are not what the typed array holds, for more
+ * axes than most tensors have, and where code must not be made from strings.
  */
 export function accessOf(
-  Base: TensorClass,
+  prototype: object,
   slow: Slow,
   info: DTypeInfo,
   ndim: number,
 ): Access | null {
-  if (!isPlain(info) || ndim > MOST_AXES) return null;
+  if (!isPlain(info) || ndim === 0 || ndim > MOST_AXES) return null;
   const key = `${info.array.name} ${ndim}`;
   let access = made.get(key);
   if (access === undefined) {
-    access = make(Base, slow, key, typeOfElements(info), ndim);
+    const axes = ["i", "j", "k", "l"].slice(0, ndim);
+    access = make(prototype, slow, textOf(key, typeOfElements(info), axes));
     made.set(key, access);
   }
   return access;
 }
 
-function make(
-  Base: TensorClass,
-  slow: Slow,
-  key: string,
-  type: string,
-  ndim: number,
-): Access {
-  const Class = class extends Base {};
-  delete (Class.prototype as { constructor?: unknown }).constructor; // it is Base
-  // What V8 knows the class of, it makes in half the time.
-  const create = functionOf<(Class: TensorClass) => Create>(
-    ["Class"],
-    `// ${key}
-return (key, storage, layout) => new Class(key, storage, layout);`,
-  );
-  let fast: Prepare | null | undefined;
-  return {
-    create: create?.(Class) ?? ((...args) => new Class(...args)),
-    prepare(tensor, reader) {
-      if (fast === undefined) {
-        const axes = ["i", "j", "k", "l"].slice(0, ndim);
-        const compiled = ndim === 0 ? null : functionOf<Make>(
-          ["prototype", "Stamp", "slow"],
-          textOf(key, type, axes),
-        );
-        fast = compiled?.(Class.prototype, Stamp, slow) ?? null;
-      }
-      fast?.(tensor, reader);
-    },
+function make(base: object, slow: Slow, text: string): Access | null {
+  const compiled = functionOf<Make>(["prototype", "Stamp", "slow"], text);
+  if (compiled === null) return null;
+  const prototype = Object.create(base);
+  const stamp = compiled(prototype, Stamp, slow);
+  return (tensor, reader) => {
+    // Not of one that a script has frozen, or given another prototype.
+    if (Object.getPrototypeOf(tensor) !== base) return;
+    if (Reflect.setPrototypeOf(tensor, prototype)) stamp(tensor, reader);
   };
 }
 

@@ -38,7 +38,6 @@ import {
   type DTypeOfArray,
   type ElementOf,
   type NestedArray,
-  perDType,
   type TypedArray,
   type TypedArrayOf,
 } from "../dtype/table.ts";
@@ -67,7 +66,7 @@ import {
   transposeLayout,
   walk,
 } from "../layout.ts";
-import { type Access, accessOf, type Slow } from "./access.ts";
+import { accessOf, type Slow } from "./access.ts";
 import {
   checkArray,
   checkAxes,
@@ -121,6 +120,8 @@ const CPU = [DeviceType.cpu, 0] as const;
 
 /** Elements that are read or written before it is worth to make that faster. */
 const FEW_ACCESSES = 2;
+/** And before it is worth to make it as fast as an array's. */
+const MANY_ACCESSES = 64;
 
 /** What is made of a tensor when it is first asked for. */
 class Extras {
@@ -131,16 +132,6 @@ class Extras {
   loan: Loan | null = null;
   /** What another library has made of the tensor. */
   object: LentObject | null = null;
-}
-
-/** By dtype, and by number of axes. */
-const accesses = perDType<(Access | null | undefined)[]>();
-
-function accessTo(info: DTypeInfo, ndim: number): Access | null {
-  const ofDType = accesses[info.code << 8 | info.bits] ??= [];
-  const access = ofDType[ndim];
-  if (access !== undefined) return access;
-  return ofDType[ndim] = accessOf(Tensor as never, slow, info, ndim);
 }
 
 /** Only this file makes tensors by themselves. */
@@ -196,12 +187,7 @@ export class Tensor<D extends DType = DType>
 
   static {
     ourClasses.add(Tensor);
-    make = (storage, layout) => {
-      const access = accessTo(storage.info, layout.shape.length);
-      return access === null
-        ? new Tensor(KEY, storage, layout)
-        : access.create(KEY, storage, layout);
-    };
+    make = (storage, layout) => new Tensor(KEY, storage, layout);
     slow = {
       get: (tensor, count, ...index) =>
         (tensor as Tensor).#get(index.slice(0, count), count),
@@ -212,12 +198,10 @@ export class Tensor<D extends DType = DType>
       const isTensor = typeof value === "object" && value !== null &&
         #extras in value;
       if (!isTensor) return null;
-      const storage = value.#storage;
-      // That most memory is there is seen without a call.
-      if (storage.live.length !== storage.length || storage.length === 0) {
-        storage.check();
-      }
-      return value.#extras?.loan ?? value.#makeLoan();
+      const loan = value.#extras?.loan ?? null;
+      return loan !== null && loan.isThere(value.#storage.live)
+        ? loan
+        : value.#lend();
     };
     extrasOf = (tensor) => tensor.#more;
     // No property: what compares tensors would find it.
@@ -472,19 +456,30 @@ export class Tensor<D extends DType = DType>
    */
   get(...index: (number | bigint)[]): ElementOf<D>;
   get(i?: unknown, j?: unknown, k?: unknown, l?: unknown): unknown {
+    if (arguments.length <= 4) {
+      return this.#getFew(arguments.length, i, j, k, l);
+    }
+    // V8 makes no object of `arguments` as long as only entries are used.
+    const index: unknown[] = [];
+    for (let n = 0; n < arguments.length; n++) index.push(arguments[n]);
+    return this.#get(index);
+  }
+
+  #getFew(
+    count: number,
+    i: unknown,
+    j: unknown,
+    k: unknown,
+    l: unknown,
+  ): unknown {
     const reader = this.#extras?.reader ?? null;
-    if (reader !== null && arguments.length === reader.ndim) {
+    if (reader !== null && count === reader.ndim) {
       const { storage } = reader;
+      if (reader.uses < MANY_ACCESSES) this.#count(reader);
       const at = placeOf(reader, i, j, k, l);
       if (at >= 0) return reader.get(storage.live, at, reader.length, storage);
     }
-    if (arguments.length > 4) {
-      // V8 makes no object of `arguments` as long as only entries are used.
-      const index: unknown[] = [];
-      for (let n = 0; n < arguments.length; n++) index.push(arguments[n]);
-      return this.#get(index);
-    }
-    return this.#get([i, j, k, l].slice(0, arguments.length));
+    return this.#get([i, j, k, l].slice(0, count));
   }
 
   #get(index: readonly unknown[], count = index.length): unknown {
@@ -508,9 +503,26 @@ export class Tensor<D extends DType = DType>
    */
   set(...args: [...index: (number | bigint)[], value: ElementOf<D>]): void;
   set(i?: Any, j?: Any, k?: Any, l?: Any, m?: Any, ..._: Any): void {
+    if (arguments.length <= 5) {
+      return this.#setFew(arguments.length, i, j, k, l, m);
+    }
+    const args: unknown[] = [];
+    for (let n = 0; n < arguments.length; n++) args.push(arguments[n]);
+    this.#set(args);
+  }
+
+  #setFew(
+    count: number,
+    i: unknown,
+    j: unknown,
+    k: unknown,
+    l: unknown,
+    m: unknown,
+  ): void {
     const reader = this.#extras?.reader ?? null;
-    if (reader !== null && arguments.length === reader.ndim + 1) {
+    if (reader !== null && count === reader.ndim + 1) {
       const { storage, ndim } = reader;
+      if (reader.uses < MANY_ACCESSES) this.#count(reader);
       const at = placeOf(reader, i, j, k, l);
       const value = ndim === 1
         ? j
@@ -525,12 +537,7 @@ export class Tensor<D extends DType = DType>
         return reader.set(storage.live, at, reader.length, storage, value);
       }
     }
-    if (arguments.length > 5) {
-      const args: unknown[] = [];
-      for (let n = 0; n < arguments.length; n++) args.push(arguments[n]);
-      return this.#set(args);
-    }
-    this.#set([i, j, k, l, m].slice(0, arguments.length));
+    this.#set([i, j, k, l, m].slice(0, count));
   }
 
   #set(args: readonly unknown[], count = args.length): void {
@@ -553,9 +560,14 @@ export class Tensor<D extends DType = DType>
   #prepare(): void {
     const more = this.#more;
     if (more.reader !== null || ++more.accesses <= FEW_ACCESSES) return;
-    const reader = this.#makeReader();
-    if (reader === null) return;
-    accessTo(this.#storage.info, this.ndim)?.prepare(this, reader);
+    this.#makeReader();
+  }
+
+  /** After many accesses, V8 is to see those of this kind alone. */
+  #count(reader: Reader): void {
+    if (++reader.uses < MANY_ACCESSES) return;
+    const { info } = reader.storage;
+    accessOf(Tensor.prototype, slow, info, this.ndim)?.(this, reader);
   }
 
   #makeReader(): Reader | null {
@@ -1176,6 +1188,14 @@ export class Tensor<D extends DType = DType>
     return this.#storage.owner ?? this.#storage.show();
   }
 
+  #lend(): Loan {
+    const storage = this.#storage;
+    storage.check();
+    const loan = this.#more.loan ??= this.#makeLoan();
+    loan.see(storage.live);
+    return loan;
+  }
+
   #makeLoan(): Loan {
     const storage = this.#storage;
     checkAxes(this.ndim);
@@ -1194,7 +1214,7 @@ export class Tensor<D extends DType = DType>
       isCopied: false,
       isPadded: bits < 8 && !isPacked,
     };
-    return this.#more.loan = new Loan(spec, this.#keeper(), storage.caches);
+    return new Loan(spec, this.#keeper(), storage.caches);
   }
 
   /**

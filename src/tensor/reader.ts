@@ -16,6 +16,8 @@ import type { Storage } from "./storage.ts";
 export class Reader {
   // `declare`, else each would be set twice, and be no constant to V8.
 
+  /** How often it was used, until that was often. */
+  declare uses: number;
   /** The number of axes; -1 where there are too many. */
   declare readonly ndim: number;
   declare readonly storage: Storage;
@@ -42,6 +44,7 @@ export class Reader {
     const { info, isPacked, readOnly } = storage;
     const { get, set } = elementAccess(info, isPacked);
     const type = typeOfElements(info);
+    this.uses = 0;
     this.ndim = shape.length <= 4 ? shape.length : -1;
     this.storage = storage;
     this.length = storage.length;
