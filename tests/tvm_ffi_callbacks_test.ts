@@ -146,6 +146,37 @@ tvmTest("a result that cannot be passed is named", () => {
   assertEquals(calls, 0);
 });
 
+tvmTest(
+  "an async function is refused, and what it rejects with ends no program",
+  async () => {
+    const fail = async (): Promise<never> => {
+      await 1;
+      throw new Error("later");
+    };
+    const give: [(() => unknown), string][] = [
+      [fail, 'a Promise as the result of "fail"'],
+      [() => [1, 2].map(fail), "a Promise as element 0 of the result of"],
+      [() => [2n ** 64n, fail()], "18446744073709551616n as element 0"],
+    ];
+    for (const [run, message] of give) {
+      const error = assertTvmError(
+        () => k.call(run, null),
+        message.startsWith("a") ? "TypeError" : "ValueError",
+        message,
+      );
+      assertEquals(
+        error.message.includes("pass it a function that is not async"),
+        message.startsWith("a"),
+      );
+    }
+    // An argument is the caller's.
+    const pending = Promise.resolve(1);
+    assertThrows(() => k.identity(pending), TypeError, "await it before");
+    // A rejection that nobody handles would have ended this test by now.
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  },
+);
+
 tvmTest("errors have a traceback, the most recent call last", () => {
   const error = assertTvmError(
     () => k.fail("MyError", "that went wrong"),

@@ -72,9 +72,9 @@ class Refusal {
   ) {}
 
   /** The same, one level further out. */
-  within(where: string): Refusal {
+  within(where: string, advice = this.advice): Refusal {
     const inside = this.where === "" ? where : `${this.where} of ${where}`;
-    return new Refusal(this.what, this.advice, this.Class, inside);
+    return new Refusal(this.what, advice, this.Class, inside);
   }
 
   toError(): Error {
@@ -85,6 +85,9 @@ class Refusal {
 
 const TENSOR_HEAD = headOf(TYPE.tensor);
 const NONE_HEAD = headOf(TYPE.none);
+
+/** What to do about a Promise that is an argument. */
+const AWAIT = "await it before";
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -468,8 +471,13 @@ export class Values {
       this.pass(frame, 0, result ?? null, frame.temporary);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      dropRejections(result);
       const name = run.name === "" ? "a function" : `"${run.name}"`;
-      throw error.within(`the result of ${name}`).toError();
+      const advice = error.advice === AWAIT
+        ? "native code takes the result at once, so pass it a function that " +
+          "is not async"
+        : error.advice;
+      throw error.within(`the result of ${name}`, advice).toError();
     }
   }
 
@@ -715,11 +723,23 @@ function adviceFor(value: object): string {
     return "pass Tensor.from() of it, or a Uint8Array for bytes";
   }
   if (value instanceof ArrayBuffer) return "pass a Uint8Array of it";
-  if (value instanceof Promise) return "await it before";
+  if (value instanceof Promise) return AWAIT;
   if (Object.getPrototypeOf(value) === Object.prototype) {
     return "pass new Map(Object.entries(x)), or an array";
   }
   return "there is no such value in TVM-FFI";
+}
+
+/**
+ * A result that was refused may be a Promise, or an array of them: nobody has it
+ * any more, so nobody could keep its rejection from ending the program.
+ */
+function dropRejections(result: unknown): void {
+  for (const one of Array.isArray(result) ? result : [result]) {
+    if (one instanceof Promise) {
+      Promise.prototype.then.call(one, undefined, () => {});
+    }
+  }
 }
 
 /** Gives up what was made of values that nobody will see. */
