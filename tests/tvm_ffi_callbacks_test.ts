@@ -177,6 +177,26 @@ tvmTest(
   },
 );
 
+tvmTest("what is thrown may have no text", () => {
+  const error = new Error();
+  Object.defineProperty(error, "message", {
+    get() {
+      throw error;
+    },
+  });
+  for (const thrown of [Object.create(null), error]) {
+    const { cause } = assertTvmError(
+      () =>
+        k.call(() => {
+          throw thrown;
+        }, null),
+      "RuntimeError",
+      "What was thrown has no text",
+    );
+    assert(cause === thrown);
+  }
+});
+
 tvmTest("errors have a traceback, the most recent call last", () => {
   const error = assertTvmError(
     () => k.fail("MyError", "that went wrong"),
