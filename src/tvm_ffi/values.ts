@@ -565,9 +565,9 @@ export class Values {
     }
   }
 
-  /** The elements of an array or list that somebody has. */
-  elements(address: bigint): unknown[] {
-    const { length, elements } = readElements(address);
+  /** The elements of an array or list that somebody has, or so many of them. */
+  elements(address: bigint, most = Infinity): unknown[] {
+    const { length, elements } = readElements(address, most);
     for (let i = 0; i < length; i++) {
       if (isObject(elements.typeAt(i))) {
         this.runtime.library.incRef(elements.wordAt(i));
@@ -576,8 +576,25 @@ export class Values {
     return this.#takeAll(elements, length, null);
   }
 
-  /** The keys and values of a map or dict that somebody has. */
-  entries(address: bigint, iterate: string): [unknown, unknown][] {
+  /** How many keys a dict has that somebody has. */
+  dictSize(address: bigint): number {
+    const { runtime } = this;
+    const frame = runtime.enter(1);
+    try {
+      frame.setWord(0, TYPE.dict, address);
+      runtime.call(runtime.globalAddress("ffi.DictSize"), frame, 1);
+      return Number(frame.intAt(frame.resultAt));
+    } finally {
+      runtime.leave(frame);
+    }
+  }
+
+  /** The keys and values of a map or dict that somebody has, or so many of them. */
+  entries(
+    address: bigint,
+    iterate: string,
+    most = Infinity,
+  ): [unknown, unknown][] {
     const { runtime } = this;
     const isMap = iterate.startsWith("ffi.Map");
     const all: [unknown, unknown][] = [];
@@ -602,7 +619,7 @@ export class Values {
           ask(functor, TYPE.int, 1n);
           all.push([key, this.take(frame, frame.resultAt)]);
           ask(functor, TYPE.int, 2n);
-        } while (frame.lowAt(frame.resultAt) !== 0);
+        } while (all.length < most && frame.lowAt(frame.resultAt) !== 0);
       } catch (error) {
         disposeAll(all.flat());
         throw error;
@@ -742,8 +759,8 @@ function dropRejections(result: unknown): void {
   }
 }
 
-/** Gives up what was made of values that nobody will see. */
-function disposeAll(values: readonly unknown[]): void {
+/** For other files of this folder: gives up what was made of values. */
+export function disposeAll(values: readonly unknown[]): void {
   for (const value of values) {
     if (Array.isArray(value)) disposeAll(value);
     else if (value instanceof Map) disposeAll([...value].flat());
