@@ -302,7 +302,7 @@ pythonTest(
     assertEquals(error.message, "KeyError: 'key'");
     assertMatch(
       error.traceback,
-      /^Traceback .*\n.*line 3, in <module>\n.*line 2, in f\nKeyError: 'key'\n$/,
+      /^Traceback .*\n.*line 3, in <module>\n +f\(\)\n( +[~^]+\n)?.*line 2, in f\n +return {}\['key'\]\n( +[~^]+\n)?KeyError: 'key'\n$/,
     );
     for (
       const [expression, type, message] of [
@@ -342,6 +342,58 @@ pythonTest(
     );
     assertStringIncludes(chained.traceback, "ZeroDivisionError");
     assertStringIncludes(Deno.inspect(chained), "ValueError: v");
+  },
+);
+
+pythonTest(
+  "A traceback shows the lines of the programs it goes through",
+  (py) => {
+    py.exec(`
+    def inverse(x):
+        # Of zero there is none.
+        return 1 / x
+  `);
+    py.exec("def inverse_of_zero(): return inverse(0)");
+    const tracebackOf = (run: () => unknown): string =>
+      assertThrows(run, PythonError).traceback;
+    // After many others, and more than once.
+    for (let i = 0; i < 300; i++) py.exec(`value = ${i}`);
+    for (let i = 0; i < 2; i++) {
+      const traceback = tracebackOf(() => py.eval("[inverse_of_zero()]"));
+      for (
+        const line of [
+          "    [inverse_of_zero()]",
+          "    def inverse_of_zero(): return inverse(0)",
+          "    return 1 / x",
+        ]
+      ) assertStringIncludes(traceback, `\n${line}\n`);
+    }
+    assertStringIncludes(tracebackOf(() => py.exec("x = 1\n1 +")), "    1 +\n");
+    using source = py.eval("__import__('inspect').getsource(inverse)");
+    assertStringIncludes(String(source), "# Of zero there is none.");
+    // What imports from __future__ is a program of its own.
+    py.exec("from __future__ import annotations");
+    py.exec("def typed(x: int): pass");
+    assertEquals(evaluate("typed.__annotations__['x'] is int"), true);
+
+    // What cannot be called any more is forgotten, however many there were.
+    py.exec("import linecache");
+    const kept = () =>
+      evaluate(
+        "sum(name.startswith('<e') for name in linecache.cache)",
+      ) as number;
+    const before = kept();
+    for (let i = 0; i < 300; i++) {
+      py.exec(`def f(): return ${i} / 0`);
+      assertStringIncludes(
+        tracebackOf(() => py.eval("f()")),
+        `return ${i} / 0`,
+      );
+      assertThrows(() => py.exec(`1 / 0 # ${i}`), PythonError);
+      py.eval(`${i}`)[Symbol.dispose]();
+    }
+    assert(kept() < before + 200, `${before} and ${kept()}`);
+    py.exec("del f, typed, inverse, inverse_of_zero, value");
   },
 );
 
