@@ -302,7 +302,7 @@ pythonTest(
     assertEquals(error.message, "KeyError: 'key'");
     assertMatch(
       error.traceback,
-      /^Traceback .*\n.*line 3, in <module>\n.*line 2, in f\nKeyError: 'key'\n$/,
+      /^Traceback .*\n.*line 3, in <module>\n +f\(\)\n( +[~^]+\n)?.*line 2, in f\n +return {}\['key'\]\n( +[~^]+\n)?KeyError: 'key'\n$/,
     );
     for (
       const [expression, type, message] of [
@@ -342,6 +342,58 @@ pythonTest(
     );
     assertStringIncludes(chained.traceback, "ZeroDivisionError");
     assertStringIncludes(Deno.inspect(chained), "ValueError: v");
+  },
+);
+
+pythonTest(
+  "A traceback shows the lines of the programs it goes through",
+  (py) => {
+    py.exec(`
+    def inverse(x):
+        # Of zero there is none.
+        return 1 / x
+  `);
+    py.exec("def inverse_of_zero(): return inverse(0)");
+    const tracebackOf = (run: () => unknown): string =>
+      assertThrows(run, PythonError).traceback;
+    // After many others, and more than once.
+    for (let i = 0; i < 300; i++) py.exec(`value = ${i}`);
+    for (let i = 0; i < 2; i++) {
+      const traceback = tracebackOf(() => py.eval("[inverse_of_zero()]"));
+      for (
+        const line of [
+          "    [inverse_of_zero()]",
+          "    def inverse_of_zero(): return inverse(0)",
+          "    return 1 / x",
+        ]
+      ) assertStringIncludes(traceback, `\n${line}\n`);
+    }
+    assertStringIncludes(tracebackOf(() => py.exec("x = 1\n1 +")), "    1 +\n");
+    using source = py.eval("__import__('inspect').getsource(inverse)");
+    assertStringIncludes(String(source), "# Of zero there is none.");
+    // What imports from __future__ is a program of its own.
+    py.exec("from __future__ import annotations");
+    py.exec("def typed(x: int): pass");
+    assertEquals(evaluate("typed.__annotations__['x'] is int"), true);
+
+    // What cannot be called any more is forgotten, however many there were.
+    py.exec("import linecache");
+    const kept = () =>
+      evaluate(
+        "sum(name.startswith('<e') for name in linecache.cache)",
+      ) as number;
+    const before = kept();
+    for (let i = 0; i < 300; i++) {
+      py.exec(`def f(): return ${i} / 0`);
+      assertStringIncludes(
+        tracebackOf(() => py.eval("f()")),
+        `return ${i} / 0`,
+      );
+      assertThrows(() => py.exec(`1 / 0 # ${i}`), PythonError);
+      py.eval(`${i}`)[Symbol.dispose]();
+    }
+    assert(kept() < before + 200, `${before} and ${kept()}`);
+    py.exec("del f, typed, inverse, inverse_of_zero, value");
   },
 );
 
@@ -565,6 +617,96 @@ pythonTest("Every dtype goes to Python and comes back", (py) => {
     }
   }
   py.exec("del x");
+});
+
+pythonTest("NumPy's functions take a tensor as it is, by its rules", (py) => {
+  const before = liveTensors();
+  const memory = new Float32Array([1, 2, 3, 4, 5, 6]);
+  const x = Tensor.from(memory, [2, 3]);
+  py.set("x", x.transpose());
+  py.set("r", Tensor.from(memory, [2, 3], { readOnly: true }));
+  /** What the array is: dtype, values, whether shared, whether writable. */
+  const made = (expression: string): unknown =>
+    evaluate(`(lambda a: [a.dtype.str, a.tolist(),
+      np.may_share_memory(a, np.from_dlpack(x)), a.flags.writeable])(
+      ${expression})`);
+  const transposed = [[1, 4], [2, 5], [3, 6]];
+  const rows = [[1, 2, 3], [4, 5, 6]];
+  for (
+    const [expression, expected] of [
+      ["np.asarray(x)", ["<f4", transposed, true, true]],
+      ["np.asarray(x, copy=False)", ["<f4", transposed, true, true]],
+      ["np.array(x)", ["<f4", transposed, false, true]],
+      ["np.asarray(x, copy=True)", ["<f4", transposed, false, true]],
+      ["np.asarray(x, dtype='f4', copy=False)", [
+        "<f4",
+        transposed,
+        true,
+        true,
+      ]],
+      ["np.asarray(x, dtype='f8')", ["<f8", transposed, false, true]],
+      ["np.array(x, dtype='>i2')", [">i2", transposed, false, true]],
+      ["x.__array__()", ["<f4", transposed, true, true]],
+      ["x.__array__('f8', True)", ["<f8", transposed, false, true]],
+      ["np.asarray(r)", ["<f4", rows, true, false]],
+      ["np.asarray(r, copy=False)", ["<f4", rows, true, false]],
+      ["np.array(r)", ["<f4", rows, false, true]],
+      ["np.asarray(r, dtype='i4')", ["<i4", rows, false, true]],
+      ["np.zeros((3, 2), 'f4') + x", ["<f4", transposed, false, true]],
+      ["np.concatenate([r, r])", ["<f4", [...rows, ...rows], false, true]],
+    ] as const
+  ) assertEquals(made(expression), expected, expression);
+  assertEquals(evaluate("float(np.sum(r))"), 21);
+  assertThrows(
+    () => py.eval("np.asarray(x, dtype='f8', copy=False)"),
+    PythonError,
+    "ValueError: cannot convert float32 to float64 without a copy",
+  );
+  py.exec("a = np.asarray(x); a[2, 1] = 60; del x");
+  assertEquals(memory[5], 60);
+  assertEquals(liveTensors().exported.count, before.exported.count + 2);
+  py.exec("del r");
+  assertEquals(liveTensors().exported.count, before.exported.count + 1);
+  py.exec("del a");
+  assertEquals(liveTensors(), before);
+
+  // What NumPy has no dtype for is an error, not an array of objects.
+  py.set("x", Tensor.zeros([4], "bfloat16"));
+  assertThrows(() => py.eval("np.asarray(x)"), PythonError, "dtype");
+  py.exec("del x");
+  assertEquals(liveTensors(), before);
+});
+
+pythonTest("A NumPy that cannot take read-only tensors gets a copy", (py) => {
+  const before = liveTensors();
+  // As NumPy before 2.1 asks.
+  py.exec(`
+    class Legacy:
+        def __init__(self, tensor): self.tensor = tensor
+        def __dlpack__(self, **keywords): return self.tensor.__dlpack__()
+        def __dlpack_device__(self): return self.tensor.__dlpack_device__()
+    from_dlpack = np.from_dlpack
+    np.from_dlpack = lambda tensor: from_dlpack(Legacy(tensor))
+  `);
+  try {
+    const values = new Float32Array([1, 2]);
+    py.set("x", Tensor.from(values));
+    py.set("r", Tensor.from(values, [2], { readOnly: true }));
+    for (
+      const expression of ["np.asarray(x)", "np.asarray(r)", "np.array(r)"]
+    ) {
+      assertEquals(evaluate(`${expression}.tolist()`), [1, 2]);
+    }
+    assertEquals(evaluate("np.array(r).flags.writeable"), true);
+    assertThrows(
+      () => py.eval("np.asarray(r, copy=False)"),
+      PythonError,
+      "BufferError: Cannot export a read-only tensor as a legacy struct",
+    );
+  } finally {
+    py.exec("np.from_dlpack = from_dlpack; del x, r");
+  }
+  assertEquals(liveTensors(), before);
 });
 
 pythonTest("Python's copies are its own, on any layout", (py) => {

@@ -146,6 +146,57 @@ tvmTest("a result that cannot be passed is named", () => {
   assertEquals(calls, 0);
 });
 
+tvmTest(
+  "an async function is refused, and what it rejects with ends no program",
+  async () => {
+    const fail = async (): Promise<never> => {
+      await 1;
+      throw new Error("later");
+    };
+    const give: [(() => unknown), string][] = [
+      [fail, 'a Promise as the result of "fail"'],
+      [() => [1, 2].map(fail), "a Promise as element 0 of the result of"],
+      [() => [2n ** 64n, fail()], "18446744073709551616n as element 0"],
+    ];
+    for (const [run, message] of give) {
+      const error = assertTvmError(
+        () => k.call(run, null),
+        message.startsWith("a") ? "TypeError" : "ValueError",
+        message,
+      );
+      assertEquals(
+        error.message.includes("pass it a function that is not async"),
+        message.startsWith("a"),
+      );
+    }
+    // An argument is the caller's.
+    const pending = Promise.resolve(1);
+    assertThrows(() => k.identity(pending), TypeError, "await it before");
+    // A rejection that nobody handles would have ended this test by now.
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  },
+);
+
+tvmTest("what is thrown may have no text", () => {
+  const error = new Error();
+  Object.defineProperty(error, "message", {
+    get() {
+      throw error;
+    },
+  });
+  for (const thrown of [Object.create(null), error]) {
+    const { cause } = assertTvmError(
+      () =>
+        k.call(() => {
+          throw thrown;
+        }, null),
+      "RuntimeError",
+      "What was thrown has no text",
+    );
+    assert(cause === thrown);
+  }
+});
+
 tvmTest("errors have a traceback, the most recent call last", () => {
   const error = assertTvmError(
     () => k.fail("MyError", "that went wrong"),

@@ -41,6 +41,22 @@ tvmTest("console.log shows the type's name and the fields", () => {
     Deno.inspect(counter),
     'deno.test.Counter { value: 5n, label: "x", seen: [] }',
   );
+  assertEquals(
+    Deno.inspect([counter], { depth: 0 }),
+    "[ [deno.test.Counter] ]",
+  );
+  // Objects may refer to each other.
+  counter.seen = [[counter]];
+  assertEquals(
+    Deno.inspect(counter),
+    'deno.test.Counter { value: 5n, label: "x", seen: [ [ [Circular] ] ] }',
+  );
+  counter.seen = [];
+  using named = new Named(1, "one");
+  assertEquals(
+    Deno.inspect(named),
+    'deno.test.NamedCounter { value: 1n, label: "one", seen: [] }',
+  );
   counter[Symbol.dispose]();
   assertEquals(Deno.inspect(counter), "deno.test.Counter, disposed");
   assertEquals(Counter.typeKey, "deno.test.Counter");

@@ -148,7 +148,15 @@ tvmTest("functions of plain C", (ffi) => {
   using mod = ffi.loadModule(new URL(`file://${plain}`));
   assert(mod instanceof TvmFfiModule);
   assertEquals(Deno.inspect(mod), `TvmFfiModule ${plain}`);
+  const shown = `the functions of ${plain}, each found by its name`;
+  assertEquals(Object.keys(mod.functions), []);
+  assertEquals(Deno.inspect(mod.functions), shown);
   const { empty, scale, silent } = mod.functions;
+  assertEquals(Object.keys(mod.functions), ["empty", "scale", "silent"]);
+  assertEquals(
+    Deno.inspect(mod.functions),
+    `${shown}; so far empty, scale, silent`,
+  );
   assertEquals(Deno.inspect(empty), "TvmFfiFunction empty");
   assertEquals(empty!(1, "b", null), null);
   const x = Tensor.from(new Float32Array([1, 2, 3, 4]), [2, 2]);

@@ -464,17 +464,81 @@ tvmTest(
     using list = makeList(1, "two");
     append(list, [3]);
     assertEquals([...list], [1n, "two", [3n]]);
-    assertEquals(Deno.inspect(list), "ffi.List {}");
+    assertEquals(Deno.inspect(list), 'ffi.List(3) [ 1n, "two", [ 3n ] ]');
     using makeDict = ffi.globalFunction("ffi.Dict")!;
     using dict = makeDict("a", 1, 2, "b");
     assertEquals(
       new Map(dict),
       new Map<unknown, unknown>([["a", 1n], [2n, "b"]]),
     );
+    assertEquals(Deno.inspect(dict), 'ffi.Dict(2) { "a" => 1n, 2n => "b" }');
     using empty = makeDict();
     assertEquals([...empty], []);
+    using none = makeList();
+    assertEquals(
+      [none, empty].map((one) => Deno.inspect(one)),
+      ["ffi.List(0) []", "ffi.Dict(0) {}"],
+    );
+    none[Symbol.dispose]();
+    assertEquals(Deno.inspect(none), "ffi.List, disposed");
   },
 );
+
+tvmTest("console.log shows large and nested containers as arrays", (ffi) => {
+  using makeList = ffi.globalFunction("ffi.List")!;
+  using append = ffi.globalFunction("ffi.ListAppend")!;
+  using clear = ffi.globalFunction("ffi.ListClear")!;
+  using makeDict = ffi.globalFunction("ffi.Dict")!;
+  const numbers = Array.from({ length: 250 }, (_, i) => BigInt(i));
+  using long = makeList(...numbers);
+  for (const iterableLimit of [100, 249, 250, 3, 0, Infinity]) {
+    for (const colors of [false, true]) {
+      assertEquals(
+        Deno.inspect(long, { iterableLimit, colors }),
+        `ffi.List(250) ${Deno.inspect(numbers, { iterableLimit, colors })}`,
+      );
+    }
+  }
+  const pairs = numbers.map((i) => [i, "... 1 more item"] as const);
+  using dict = makeDict(...pairs.flat());
+  assertEquals(
+    Deno.inspect(dict),
+    `ffi.Dict(250) ${Deno.inspect(new Map(pairs)).slice("Map(250) ".length)}`,
+  );
+
+  // Of what is shown nothing is kept.
+  using f = k.closure(1);
+  using one = makeList(f, Tensor.zeros([2], "int8"), long);
+  using deep = makeList(makeList(makeList(1)));
+  const counts = () => [
+    countsOf(ffi).references,
+    liveTensors().count,
+    k.strong_count(f),
+    k.strong_count(long),
+  ];
+  const before = counts();
+  const text = Deno.inspect(one);
+  assertEquals(counts(), before);
+  assert(text.startsWith("ffi.List(3) [\n  TvmFfiFunction,\n  Tensor"), text);
+  assert(text.includes("ffi.List(250) ["), text);
+
+  const shallow = (depth: number) => Deno.inspect({ deep }, { depth });
+  assertEquals(shallow(0), "{ deep: [ffi.List] }");
+  assertEquals(shallow(1), "{ deep: ffi.List(1) [ [ffi.List] ] }");
+  assertEquals(
+    shallow(5),
+    "{ deep: ffi.List(1) [ ffi.List(1) [ ffi.List(1) [ 1n ] ] ] }",
+  );
+  // A list may have itself.
+  append(deep, [deep]);
+  for (const depth of [9, Infinity]) {
+    assert(Deno.inspect(deep, { depth }).includes("[Circular]"));
+  }
+  clear(deep);
+  // What cannot be received has no text.
+  using bad = k.bad_list();
+  assertEquals(Deno.inspect(bad), "ffi.List(2) ?");
+});
 
 tvmTest("A tensor that was passed is what it was", () => {
   const [passed, other] = [1, 2].map(() =>

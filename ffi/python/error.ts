@@ -31,7 +31,10 @@ export class PythonError extends Error {
   override readonly name = "PythonError";
   /** The exception's class: `"ValueError"`, `"numpy.exceptions.AxisError"`. */
   readonly type: string;
-  /** What Python would have printed, its causes included. */
+  /**
+   * What Python would have printed, its causes included: with the lines of the
+   * programs that `exec` and `eval` were given, which are `<exec 1>`, `<eval 2>`, ….
+   */
   readonly traceback: string;
 
   /**

@@ -120,7 +120,10 @@ def _numbers(template, at, count):
     return tuple((ctypes.c_ssize_t * count).from_buffer_copy(template, at))
 
 class Tensor:
-    """A tensor of Deno's, for all that takes DLPack: from_dlpack(x)."""
+    """A tensor of Deno's, for all that takes DLPack: from_dlpack(x).
+
+    NumPy's functions take it as it is.
+    """
 
     __slots__ = (
         "_key", "_text", "_device", "_templates", "_data", "_itemsize", "_nbytes",
@@ -167,6 +170,24 @@ class Tensor:
         _out.append([block, capsule, None if copy else self, versioned])
         return capsule
 
+    def __array__(self, dtype=None, copy=None):
+        import numpy
+        try:
+            array = numpy.from_dlpack(self)
+        except BufferError:
+            # Before 2.1 it asks for a legacy struct, which may be possible of a copy.
+            if copy is False or isinstance(self._templates[0], bytes):
+                raise
+            array = numpy.from_dlpack(_Copy(self))
+        if dtype is not None and numpy.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise ValueError(
+                    "cannot convert %s to %s without a copy"
+                    % (array.dtype, numpy.dtype(dtype))
+                )
+            return array.astype(dtype)
+        return array.copy("K") if copy else array
+
     def _struct(self, versioned, copy):
         template = self._templates[2 * copy + versioned]
         if isinstance(template, str):
@@ -207,6 +228,18 @@ class Tensor:
             strides=numbers(*(s * self._itemsize for s in strides)),
         )
         _gather(to, ctypes.byref(source), self._nbytes, b"C")
+
+class _Copy:
+    """For consumers that cannot ask for a copy."""
+
+    def __init__(self, tensor):
+        self._tensor = tensor
+
+    def __dlpack_device__(self):
+        return self._tensor.__dlpack_device__()
+
+    def __dlpack__(self, stream=None):
+        return self._tensor.__dlpack__(copy=True)
 
 def lend(tensor):
     """A struct for a consumer that takes no capsule."""

@@ -16,15 +16,19 @@ import { cString, openLibpython } from "./library.ts";
 import type { PythonSymbols } from "./symbols.ts";
 import { alone, isMainThread } from "./threads.ts";
 
-/** How `Py_CompileString` is to read a program. */
-const Start = { exec: 257, eval: 258 } as const;
+/** `Py_file_input`: how `Py_CompileString` is to read a program. */
+const FILE_INPUT = 257;
+
+/** As many programs keep their lines when others are forgotten. */
+const MOST_PROGRAMS = 1000;
 
 /** What this module needs of Python, in Python. */
 const TOOLS = `
-import sys
+import itertools, sys
 
 def describe(error):
     import traceback
+    _cache().update(_programs)
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
@@ -82,9 +86,51 @@ def begin():
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)
 
+# One for all that have joined.
+_count = sys.__dict__.setdefault("_dlpack_deno_count", itertools.count(1))
+# By their file names, as linecache has them.
+_programs = {}
+_latest = None
+_enough = 64
+
+def _cache():
+    # It takes milliseconds to import, which few programs need.
+    linecache = sys.modules.get("linecache")
+    return {} if linecache is None else linecache.cache
+
+def remember(program, kind):
+    """Gives a program a file name by which tracebacks find its lines."""
+    global _latest, _enough
+    if _latest is not None and _is_over(_latest):
+        _forget(_latest)
+    if len(_programs) >= _enough:
+        for entry in [entry for entry in _programs.values() if _is_over(entry)]:
+            _forget(entry)
+        for entry in list(_programs.values())[:-${MOST_PROGRAMS}]:
+            _forget(entry)
+        _enough = 64 + 2 * len(_programs)
+    name = "<%s %d>" % (kind, next(_count))
+    _latest = len(program), None, program.splitlines(True), name
+    _programs[name] = _cache()[name] = _latest
+    return name
+
+def _forget(entry):
+    _programs.pop(entry[3], None)
+    _cache().pop(entry[3], None)
+
+def _users(entry):
+    return sys.getrefcount(entry[3])
+
+# What that says of a name that is only in its entry and a key.
+_ALONE = _users((0, None, [], "<%d>" % id(sys))) + 1
+
+def _is_over(entry):
+    """Whether no code of a program is left, which would have its name, too."""
+    return _users(entry) <= _ALONE + (entry[3] in _cache())
+
 tools = (
     describe, text, name, about, join, end, begin, same,
-    pair,
+    pair, remember, compile,
     TypeError, BufferError, None, True, False,
 )
 `;
@@ -125,6 +171,9 @@ export class Interpreter implements Gate {
   readonly #end: Deno.PointerObject;
   readonly #same: Deno.PointerObject;
   readonly #pair: Deno.PointerObject;
+  readonly #remember: Deno.PointerObject;
+  readonly #compile: Deno.PointerObject;
+  readonly #modes: Record<"exec" | "eval", Deno.PointerObject>;
   #isOver = false;
   /** Of the {@linkcode Gate} that was entered last, and of those around it. */
   #state = -1;
@@ -156,11 +205,14 @@ export class Interpreter implements Gate {
     this.#end = at(5);
     this.#same = at(7);
     this.#pair = at(8);
-    this.typeError = at(9);
-    this.bufferError = at(10);
-    this.none = at(11);
-    this.isTrue = at(12);
-    this.isFalse = at(13);
+    this.#remember = at(9);
+    this.#compile = at(10);
+    this.#modes = { exec: this.name("exec"), eval: this.name("eval") };
+    this.typeError = at(11);
+    this.bufferError = at(12);
+    this.none = at(13);
+    this.isTrue = at(14);
+    this.isFalse = at(15);
     const [executable, prefix, version] = this.#decode(this.call(at(3)))
       .split("\0");
     this.executable = executable!;
@@ -181,7 +233,10 @@ export class Interpreter implements Gate {
     const globals = py.PyDict_New()!;
     const builtins = cString("__builtins__");
     py.PyDict_SetItemString(globals, builtins, py.PyEval_GetBuiltins()!);
-    py.Py_DecRef(this.runIn(globals, program, "exec", "<@dlpack/deno>"));
+    const file = cString("<@dlpack/deno>");
+    const code = py.Py_CompileString(cString(program), file, FILE_INPUT);
+    if (code === null) throw this.error();
+    py.Py_DecRef(this.#evaluate(code, globals));
     const object = py.PyDict_GetItemString(globals, cString(variable))!;
     py.Py_IncRef(object);
     py.Py_DecRef(globals);
@@ -250,25 +305,29 @@ export class Interpreter implements Gate {
   /** Of a deleter that somebody else is to call. */
   moved(): void {}
 
-  /** Runs a program in the module `__main__`. */
-  run(program: string, kind: keyof typeof Start): Deno.PointerObject {
-    return this.runIn(this.#globals, program, kind, `<${kind}>`);
+  /** Runs a program in the module `__main__`: tracebacks show its lines. */
+  run(program: string, kind: "exec" | "eval"): Deno.PointerObject {
+    const { py } = this;
+    const source = this.string(program);
+    const mode = this.#modes[kind];
+    const file = this.call(this.#remember, source, mode);
+    try {
+      // Not with what a program that is running has imported from __future__.
+      const args = [source, file, mode, this.isFalse, this.isTrue];
+      const code = this.call(this.#compile, ...args);
+      return this.#evaluate(code, this.#globals);
+    } finally {
+      py.Py_DecRef(source);
+      py.Py_DecRef(file);
+    }
   }
 
-  /** Runs a program with these globals. */
-  runIn(
+  /** Runs code, which is let go, with these globals. */
+  #evaluate(
+    code: Deno.PointerObject,
     globals: Deno.PointerObject,
-    program: string,
-    kind: keyof typeof Start,
-    file: string,
   ): Deno.PointerObject {
     const { py } = this;
-    const code = py.Py_CompileString(
-      cString(program),
-      cString(file),
-      Start[kind],
-    );
-    if (code === null) throw this.error();
     const result = py.PyEval_EvalCode(code, globals, globals);
     py.Py_DecRef(code);
     if (result === null) throw this.error();

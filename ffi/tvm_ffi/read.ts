@@ -70,12 +70,22 @@ export function readShape(object: bigint): bigint[] {
   return [...new BigInt64Array(bytes.buffer)];
 }
 
-/** The elements of an array or list, borrowed from it. */
+/** How many elements an array or list has. */
+export function readLength(object: bigint): number {
+  readCell(object, SEQUENCE.size);
+  return Number(u64[SEQUENCE.length / 8]!);
+}
+
+/**
+ * The elements of an array or list, borrowed from it.
+ *
+ * @param most As many are read, from the first on.
+ */
 export function readElements(
   object: bigint,
+  most = Infinity,
 ): { readonly length: number; readonly elements: Anys } {
-  readCell(object, SEQUENCE.size);
-  const length = Number(u64[SEQUENCE.length / 8]!);
+  const length = Math.min(readLength(object), most);
   const elements = new Anys(length).read(u64[SEQUENCE.data / 8]!, length);
   return { length, elements };
 }

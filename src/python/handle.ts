@@ -48,8 +48,8 @@ export interface SetOptions {
   /**
    * A type with DLPack's C exchange API, such as `torch.Tensor`, or a function
    * that takes an array, such as `numpy.from_dlpack`: the variable gets what it
-   * makes of the tensor. Default: an object with `__dlpack__` and
-   * `__dlpack_device__`.
+   * makes of the tensor. Default: an object with `__dlpack__`,
+   * `__dlpack_device__`, and `__array__` for NumPy's functions.
    */
   as?: PythonObject;
 }

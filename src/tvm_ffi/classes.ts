@@ -7,6 +7,7 @@
 
 import { pointerTo } from "../../ffi/memory.ts";
 import { TYPE } from "../../ffi/tvm_ffi/abi.ts";
+import { readLength } from "../../ffi/tvm_ffi/read.ts";
 import { Reference } from "../../ffi/tvm_ffi/reference.ts";
 import {
   callAccessor,
@@ -17,9 +18,15 @@ import {
   typeIndexOf,
   type TypeInfo,
 } from "../../ffi/tvm_ffi/types.ts";
+import {
+  inspectContainer,
+  type InspectContext,
+  inspectObject,
+  limitOf,
+} from "./inspect.ts";
 import { TvmFfiModule } from "./module.ts";
 import { KEY, referenceOf, TvmFfiObject } from "./object.ts";
-import { disposed, type Values } from "./values.ts";
+import { disposeAll, disposed, type Values } from "./values.ts";
 
 /**
  * The class of a registered type: `new` calls what the library registered as its
@@ -41,12 +48,23 @@ export interface TvmFfiType {
   readonly [method: string]: any;
 }
 
+const DICT_ITERATOR = "ffi.DictForwardIterFunctor";
+
+/** Gives the text of an object, with that of values that lie so many levels deeper. */
+type Show = (
+  object: TvmFfiObject,
+  context: InspectContext,
+  inspect: (value: unknown, depth: number) => string,
+) => string;
+
 type ObjectClass = new (...args: unknown[]) => TvmFfiObject;
 
 /** The classes of one runtime. */
 export class Classes {
   readonly #values: Values;
   readonly #all = new Map<number, ObjectClass>();
+  /** The names of fields, those of the types that each is derived from included. */
+  readonly #shown = new Map<number, ReadonlySet<string>>();
 
   /** @param values What calls methods. */
   constructor(values: Values) {
@@ -103,12 +121,22 @@ export class Classes {
         ...field.isWritable ? { set: this.#setter(field, key) } : {},
       });
     }
+    const isContainer = index === TYPE.list || index === TYPE.dict;
+    const shown = new Set(this.#shown.get(parent));
+    for (const { name } of info.fields) shown.add(name);
+    shown.delete("constructor");
+    this.#shown.set(index, shown);
     if (index !== TYPE.module) {
       define(made.prototype, Symbol.for("Deno.customInspect"), {
-        value: this.#inspector(info),
+        value: this.#inspector(
+          key,
+          isContainer
+            ? this.#showElements(index, key)
+            : this.#showFields(key, [...shown]),
+        ),
       });
     }
-    if (index === TYPE.list || index === TYPE.dict) {
+    if (isContainer) {
       define(made.prototype, Symbol.iterator, { value: this.#iterator(index) });
     }
     return made;
@@ -185,20 +213,34 @@ export class Classes {
     };
   }
 
-  /** What `console.log` shows: the type's name, and fields that are no objects. */
-  #inspector({ key, fields }: TypeInfo) {
+  /** What `console.log` shows: the type's name, and fields or elements. */
+  #inspector(key: string, show: Show) {
     return function (
       this: TvmFfiObject,
       inspect: typeof Deno.inspect,
-      options: Deno.InspectOptions,
+      context: InspectContext,
     ): string {
-      if (referenceOf(this)?.isOver !== false) return `${key}, disposed`;
-      const shown = fields.map(({ name }) => {
+      const reference = referenceOf(this);
+      if (reference?.isOver !== false) return `${key}, disposed`;
+      return inspectObject(
+        key,
+        reference.address,
+        context,
+        (levels) =>
+          show(this, context, (value, depth) => {
+            const text = inspect(value, { ...context, depth: levels - depth });
+            disposeAll([value]);
+            return text;
+          }),
+      );
+    };
+  }
+
+  #showFields(key: string, names: readonly string[]): Show {
+    return (object, _context, inspect) => {
+      const shown = names.map((name) => {
         try {
-          const value = this[name];
-          const text = inspect(value, options);
-          if (value instanceof TvmFfiObject) value[Symbol.dispose]();
-          return `${name}: ${text}`;
+          return `${name}: ${inspect(object[name], 1)}`;
         } catch {
           return `${name}: ?`;
         }
@@ -209,6 +251,25 @@ export class Classes {
     };
   }
 
+  #showElements(index: number, key: string): Show {
+    const values = this.#values;
+    return (object, context, inspect) => {
+      const { address } = referenceOf(object)!;
+      const length = index === TYPE.list
+        ? readLength(address)
+        : values.dictSize(address);
+      const most = limitOf(context);
+      try {
+        const all = index === TYPE.list
+          ? values.elements(address, most)
+          : new Map(values.entries(address, DICT_ITERATOR, most));
+        return inspectContainer(key, length, inspect(all, 0), context);
+      } catch {
+        return `${key}(${length}) ?`;
+      }
+    };
+  }
+
   /** What a list or dict has, at that time. */
   #iterator(index: number) {
     const values = this.#values;
@@ -216,7 +277,7 @@ export class Classes {
       const { address } = aliveOf(this, "Symbol.iterator");
       const all = index === TYPE.list
         ? values.elements(address)
-        : values.entries(address, "ffi.DictForwardIterFunctor");
+        : values.entries(address, DICT_ITERATOR);
       return all[Symbol.iterator]();
     };
   }

@@ -77,11 +77,20 @@ export function failureOf(thrown: unknown): Failure {
   if (thrown instanceof Error) {
     return {
       kind: kinds[thrown.name] ?? "RuntimeError",
-      message: thrown.message,
+      message: textOf(() => thrown.message),
       backtrace: "",
       cause: thrown,
     };
   }
-  const message = String(thrown);
+  const message = textOf(() => thrown);
   return { kind: "RuntimeError", message, backtrace: "", cause: thrown };
+}
+
+/** What is thrown while an error is described would be lost in native code. */
+function textOf(value: () => unknown): string {
+  try {
+    return String(value());
+  } catch {
+    return "What was thrown has no text";
+  }
 }

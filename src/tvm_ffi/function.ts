@@ -23,6 +23,9 @@ import type { Values } from "./values.ts";
  * | Function | a function | `TvmFfiFunction` |
  * | another object | `TvmFfiObject` | `TvmFfiObject` |
  * | an address | `addressOf(t)`, a bigint; `Deno.PointerObject` | bigint; `Deno.PointerObject` |
+ *
+ * A function of JavaScript that is an argument must give its result at once: it
+ * cannot be async. What it throws is thrown by the native call.
  */
 export interface TvmFfiFunction extends Disposable {
   /**

@@ -4,7 +4,10 @@ import { makeFunction, type TvmFfiFunction } from "./function.ts";
 import { referenceOf, TvmFfiObject } from "./object.ts";
 import { disposed, valuesOf } from "./values.ts";
 
-/** The functions of a module, by their names. */
+/**
+ * The functions of a module, by their names. Modules find a function by its name,
+ * and have no list of them: `Object.keys` gives those that were found so far.
+ */
 export interface TvmFfiFunctions {
   /**
    * The function that the module exports as `__tvm_ffi_<name>`.
@@ -14,6 +17,8 @@ export interface TvmFfiFunctions {
    */
   readonly [name: string]: TvmFfiFunction;
 }
+
+const INSPECT = Symbol.for("Deno.customInspect");
 
 let pathOf: (module: TvmFfiModule, path?: string) => string;
 
@@ -34,7 +39,8 @@ export class TvmFfiModule extends TvmFfiObject {
   }
 
   /**
-   * Its functions: `mod.functions.add_one(x, y)`. Each is looked up once.
+   * Its functions: `mod.functions.add_one(x, y)`. Each is looked up once. A module
+   * has no list of them: `nm -D` and `grep __tvm_ffi_` give that of a library.
    *
    * @throws {TypeError} When the module was disposed.
    */
@@ -72,8 +78,8 @@ function functionsOf(module: TvmFfiModule): TvmFfiFunctions {
     new Proxy(Object.create(null), {
       get(_, name) {
         if (typeof name === "symbol") {
-          return name === Symbol.for("Deno.customInspect")
-            ? () => `the functions of ${pathOf(module)}`
+          return name === INSPECT
+            ? () => inspectFunctions(pathOf(module), Object.keys(known))
             : undefined;
         }
         const found = find(module, name);
@@ -89,7 +95,7 @@ function functionsOf(module: TvmFfiModule): TvmFfiFunctions {
         );
       },
       has(_, name) {
-        if (typeof name === "symbol") return false;
+        if (typeof name === "symbol") return name === INSPECT;
         const found = find(module, name);
         if (found === null) return false;
         known[name] = found;
@@ -106,6 +112,17 @@ function functionsOf(module: TvmFfiModule): TvmFfiFunctions {
     }),
   );
   return known;
+}
+
+/** As many names are shown. */
+const MOST = 100;
+
+function inspectFunctions(path: string, found: readonly string[]): string {
+  const all = `the functions of ${path}, each found by its name`;
+  if (found.length === 0) return all;
+  const names = found.slice(0, MOST).join(", ");
+  const more = found.length - MOST;
+  return `${all}; so far ${names}${more > 0 ? `, ... ${more} more` : ""}`;
 }
 
 function find(module: TvmFfiModule, name: string): TvmFfiFunction | null {

@@ -72,9 +72,9 @@ class Refusal {
   ) {}
 
   /** The same, one level further out. */
-  within(where: string): Refusal {
+  within(where: string, advice = this.advice): Refusal {
     const inside = this.where === "" ? where : `${this.where} of ${where}`;
-    return new Refusal(this.what, this.advice, this.Class, inside);
+    return new Refusal(this.what, advice, this.Class, inside);
   }
 
   toError(): Error {
@@ -85,6 +85,9 @@ class Refusal {
 
 const TENSOR_HEAD = headOf(TYPE.tensor);
 const NONE_HEAD = headOf(TYPE.none);
+
+/** What to do about a Promise that is an argument. */
+const AWAIT = "await it before";
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -468,8 +471,13 @@ export class Values {
       this.pass(frame, 0, result ?? null, frame.temporary);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      dropRejections(result);
       const name = run.name === "" ? "a function" : `"${run.name}"`;
-      throw error.within(`the result of ${name}`).toError();
+      const advice = error.advice === AWAIT
+        ? "native code takes the result at once, so pass it a function that " +
+          "is not async"
+        : error.advice;
+      throw error.within(`the result of ${name}`, advice).toError();
     }
   }
 
@@ -557,9 +565,9 @@ export class Values {
     }
   }
 
-  /** The elements of an array or list that somebody has. */
-  elements(address: bigint): unknown[] {
-    const { length, elements } = readElements(address);
+  /** The elements of an array or list that somebody has, or so many of them. */
+  elements(address: bigint, most = Infinity): unknown[] {
+    const { length, elements } = readElements(address, most);
     for (let i = 0; i < length; i++) {
       if (isObject(elements.typeAt(i))) {
         this.runtime.library.incRef(elements.wordAt(i));
@@ -568,8 +576,25 @@ export class Values {
     return this.#takeAll(elements, length, null);
   }
 
-  /** The keys and values of a map or dict that somebody has. */
-  entries(address: bigint, iterate: string): [unknown, unknown][] {
+  /** How many keys a dict has that somebody has. */
+  dictSize(address: bigint): number {
+    const { runtime } = this;
+    const frame = runtime.enter(1);
+    try {
+      frame.setWord(0, TYPE.dict, address);
+      runtime.call(runtime.globalAddress("ffi.DictSize"), frame, 1);
+      return Number(frame.intAt(frame.resultAt));
+    } finally {
+      runtime.leave(frame);
+    }
+  }
+
+  /** The keys and values of a map or dict that somebody has, or so many of them. */
+  entries(
+    address: bigint,
+    iterate: string,
+    most = Infinity,
+  ): [unknown, unknown][] {
     const { runtime } = this;
     const isMap = iterate.startsWith("ffi.Map");
     const all: [unknown, unknown][] = [];
@@ -594,7 +619,7 @@ export class Values {
           ask(functor, TYPE.int, 1n);
           all.push([key, this.take(frame, frame.resultAt)]);
           ask(functor, TYPE.int, 2n);
-        } while (frame.lowAt(frame.resultAt) !== 0);
+        } while (all.length < most && frame.lowAt(frame.resultAt) !== 0);
       } catch (error) {
         disposeAll(all.flat());
         throw error;
@@ -715,15 +740,27 @@ function adviceFor(value: object): string {
     return "pass Tensor.from() of it, or a Uint8Array for bytes";
   }
   if (value instanceof ArrayBuffer) return "pass a Uint8Array of it";
-  if (value instanceof Promise) return "await it before";
+  if (value instanceof Promise) return AWAIT;
   if (Object.getPrototypeOf(value) === Object.prototype) {
     return "pass new Map(Object.entries(x)), or an array";
   }
   return "there is no such value in TVM-FFI";
 }
 
-/** Gives up what was made of values that nobody will see. */
-function disposeAll(values: readonly unknown[]): void {
+/**
+ * A result that was refused may be a Promise, or an array of them: nobody has it
+ * any more, so nobody could keep its rejection from ending the program.
+ */
+function dropRejections(result: unknown): void {
+  for (const one of Array.isArray(result) ? result : [result]) {
+    if (one instanceof Promise) {
+      Promise.prototype.then.call(one, undefined, () => {});
+    }
+  }
+}
+
+/** For other files of this folder: gives up what was made of values. */
+export function disposeAll(values: readonly unknown[]): void {
   for (const value of values) {
     if (Array.isArray(value)) disposeAll(value);
     else if (value instanceof Map) disposeAll([...value].flat());

@@ -3,6 +3,7 @@
 
 #include <tvm/ffi/big_int.h>
 #include <tvm/ffi/container/array.h>
+#include <tvm/ffi/container/list.h>
 #include <tvm/ffi/container/map.h>
 #include <tvm/ffi/container/shape.h>
 #include <tvm/ffi/container/tensor.h>
@@ -98,6 +99,8 @@ static ffi::Array<ffi::Any> partly_bad() {
   return {count_up(3), closure(1), ffi::String("\xff bad text"), count_up(2)};
 }
 
+static ffi::List<ffi::Any> bad_list() { return {closure(1), ffi::String("\xff bad text")}; }
+
 static ffi::Any call_bad(ffi::Function f) { return f(count_up(2), partly_bad()); }
 
 static ffi::Any power_of_two(int64_t n) {
@@ -144,6 +147,7 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(call_with_view, call_with_view)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(closure, closure)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(nested, nested)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(partly_bad, partly_bad)
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(bad_list, bad_list)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(call_bad, call_bad)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(power_of_two, power_of_two)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(keep, keep)
