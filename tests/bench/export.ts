@@ -12,7 +12,13 @@
  */
 
 import { VERSIONED } from "../../ffi/abi.ts";
-import { dlopen, DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
+import {
+  dlopen,
+  DlpackCapsule,
+  type DType,
+  fromDlpack,
+  Tensor,
+} from "../../mod.ts";
 import { compile } from "../native/cc.ts";
 import { compare, type Contender, PythonPeer, type Row } from "./harness.ts";
 import { initProducer, producer, producerLibrary } from "./producer.ts";
@@ -87,6 +93,38 @@ function caller(tensor: Tensor): Loop {
   };
 }
 
+/** So that calls have seen tensors of many kinds, as in a large program. */
+function lendManyKinds(): void {
+  const dtypes: DType[] = [
+    "int8",
+    "uint8",
+    "int32",
+    "int64",
+    "float64",
+    "bfloat16",
+    "bool",
+    "complex64",
+  ];
+  const many = dtypes.flatMap((dtype) => {
+    const one: Tensor = Tensor.from(new Float32Array([1])).astype(dtype);
+    return [[1], [1, 1], [1, 1, 1], [1, 1, 1, 1]].flatMap((shape) => {
+      const own = one.reshape(shape);
+      return [own, fromDlpack(own)];
+    });
+  });
+  const { symbols } = dlopen(producerLibrary, {
+    bench_three: {
+      parameters: ["DLTensor*", "DLTensor*", "DLTensor*"],
+      result: "i32",
+    },
+  });
+  for (let i = 0; i < 1000; i++) {
+    for (const tensor of many) {
+      sum += symbols.bench_three(tensor, tensor, tensor);
+    }
+  }
+}
+
 async function main(args: readonly string[]): Promise<void> {
   const options = sectionOptions(args);
   const [rounds, turn] = options.isQuick ? [7, 0.02] : [15, 0.06];
@@ -159,6 +197,13 @@ async function main(args: readonly string[]): Promise<void> {
   for (const [name, loop] of callsOfThree) {
     await row("call", name, loop, {
       deno: () => measureLoop(withPointers, turn),
+      deno_arrays: () => measureLoop(withArrays, turn),
+    });
+  }
+  lendManyKinds();
+  const after = "after 8 dtypes and 4 ranks";
+  for (const [name, loop] of callsOfThree) {
+    await row("call", `${name}, ${after}`, loop, {
       deno_arrays: () => measureLoop(withArrays, turn),
     });
   }

@@ -126,6 +126,25 @@ export function judge(rows: readonly Row[]): Judgement[] {
     );
   }
 
+  const ofThree = rows.filter(({ group, name }) =>
+    group === "call" && name.startsWith("a call with three")
+  );
+  for (const after of ["", ", after 8 dtypes and 4 ranks"]) {
+    const found = ofThree.filter(({ name }) =>
+      name.includes("after") === (after !== "")
+    );
+    if (found.length === 0) continue;
+    atMost(
+      `a call with three tensors${after}: at most 1.1x of one with typed arrays`,
+      Math.max(
+        ...found.map(({ ours_ns, peers }) =>
+          ours_ns / peers["deno_arrays_ns"]!
+        ),
+      ),
+      1.1,
+    );
+  }
+
   const calls = rows.find((row) =>
     row.group === "tvm-ffi" && row.name === "a call with three tensors"
   );
