@@ -490,8 +490,7 @@ Deno.test("A tensor that was lent is lent again while its memory is there", () =
   const dispose = (t: Tensor): void => t[Symbol.dispose]();
   const transfer = (t: Tensor): void =>
     void (t.data.buffer as ArrayBuffer).transfer();
-  const resize = (t: Tensor): void =>
-    (t.data.buffer as ArrayBuffer).resize(4);
+  const resize = (t: Tensor): void => (t.data.buffer as ArrayBuffer).resize(4);
   const own = (): Tensor => Tensor.from(new Float32Array([1, 2, 3]));
   const native = (): Tensor => importFixture(floats([3]));
   const ends: [make: () => Tensor, between: (t: Tensor) => void][] = [
