@@ -31,15 +31,15 @@ import {
   present,
 } from "../dtype/element.ts";
 import { bytesOf, entriesOf, packingOf } from "../dtype/packing.ts";
-import {
-  type DType,
-  type DTypeIn,
-  type DTypeInfo,
-  type DTypeOfArray,
-  type ElementOf,
-  type NestedArray,
-  type TypedArray,
-  type TypedArrayOf,
+import type {
+  DType,
+  DTypeIn,
+  DTypeInfo,
+  DTypeOfArray,
+  ElementOf,
+  NestedArray,
+  TypedArray,
+  TypedArrayOf,
 } from "../dtype/table.ts";
 import {
   BufferError,
