@@ -156,9 +156,10 @@ const UNCLONEABLE = Symbol(
  * through any of its views, or when all of them are garbage. In a loop, dispose
  * of each import, best with `using`.
  *
- * Two things that JavaScript does to objects lose the memory: `{ ...t }` has no
- * elements, and `deepStrictEqual` of `node:assert` takes all tensors for equal:
- * compare `t.toArray()`. `structuredClone` and `postMessage` throw, and
+ * Three things in JavaScript see no elements: `{ ...t }` has none,
+ * `deepStrictEqual` of `node:assert` does not compare them (compare
+ * `t.toArray()`), and `array.set(t)` of a typed array copies nothing: call
+ * `t.copy({ out: array })`. `structuredClone` and `postMessage` throw, and
  * `JSON.stringify` gives nested arrays.
  *
  * @typeParam D The dtype; {@linkcode Tensor.is} narrows it.
