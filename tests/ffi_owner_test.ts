@@ -121,8 +121,35 @@ testBothPaths("release() hands the tensor on, unconsumed", async () => {
   assertEquals(liveTensors(), before);
 });
 
+Deno.test("Who is told of a transfer may release and import others", async () => {
+  const before = liveTensors();
+  const lost = importFixture(floats([2]));
+  const [first, last] = [
+    importFixture(floats([3])),
+    importFixture(floats([4])),
+  ];
+  let made: Tensor | undefined;
+  const { warn } = console;
+  console.warn = () => {
+    made = importFixture(floats([5]));
+    first[Symbol.dispose]();
+    last[Symbol.dispose]();
+  };
+  try {
+    const deleted = deleterCalls();
+    lost.data.buffer.transfer();
+    await new Promise((resolve) => setTimeout(resolve));
+    assertEquals(deleted(), 2);
+  } finally {
+    console.warn = warn;
+  }
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(deletions(() => made![Symbol.dispose]()), 1);
+  assertEquals(liveTensors(), before);
+});
+
 testBothPaths(
-  "A bad struct is let go once, however often it is asked",
+  "A bad struct is let go once, however often it is looked at",
   async () => {
     const before = liveTensors();
     const bad = new DlpackCapsule(
