@@ -639,7 +639,8 @@ function pointerOf(managed: Managed): Deno.PointerObject {
 
 function settleAll(): void {
   settlesSoon = false;
-  for (const owner of unsettled.splice(0)) settle(owner);
+  // One by one: a warning may run anything, which may release some of the rest.
+  while (unsettled.length > 0) settle(unsettled.pop()!);
 }
 
 /** A struct cannot be what it was said to be. */

@@ -574,7 +574,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * major version.
    */
   __dlpack_device__(): readonly [type: number, id: number] {
-    const header = this.#unconsumed("read the device of").header();
+    const header = this.#unconsumed("read the device of").peek();
     if (this.#name === "dltensor_versioned" && header.major !== 1) {
       throw new BufferError(
         "version",

@@ -1,6 +1,6 @@
 import {
   BufferError,
-  type DlpackCapsule,
+  DlpackCapsule,
   fromDlpack,
   liveTensors,
   Tensor,
@@ -120,6 +120,53 @@ testBothPaths("release() hands the tensor on, unconsumed", async () => {
   assertEquals(deleted(), 1);
   assertEquals(liveTensors(), before);
 });
+
+Deno.test("Who is told of a transfer may release and import others", async () => {
+  const before = liveTensors();
+  const lost = importFixture(floats([2]));
+  const [first, last] = [
+    importFixture(floats([3])),
+    importFixture(floats([4])),
+  ];
+  let made: Tensor | undefined;
+  const { warn } = console;
+  console.warn = () => {
+    made = importFixture(floats([5]));
+    first[Symbol.dispose]();
+    last[Symbol.dispose]();
+  };
+  try {
+    const deleted = deleterCalls();
+    lost.data.buffer.transfer();
+    await new Promise((resolve) => setTimeout(resolve));
+    assertEquals(deleted(), 2);
+  } finally {
+    console.warn = warn;
+  }
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(deletions(() => made![Symbol.dispose]()), 1);
+  assertEquals(liveTensors(), before);
+});
+
+testBothPaths(
+  "A bad struct is let go once, however often it is looked at",
+  async () => {
+    const before = liveTensors();
+    const bad = new DlpackCapsule(
+      Deno.UnsafePointer.of(new Uint8Array(128)),
+      "dltensor_versioned",
+    );
+    const kept = [importFixture(floats([2])), importFixture(floats([3]))];
+    await new Promise((resolve) => setTimeout(resolve));
+    for (let i = 0; i < 3; i++) {
+      assertBufferError(() => bad.__dlpack_device__(), "version");
+    }
+    assertBufferError(() => fromDlpack(bad), "version");
+    assertEquals(liveTensors().count - before.count, 2);
+    assertEquals(deletions(() => kept.forEach((t) => t[Symbol.dispose]())), 2);
+    assertEquals(liveTensors(), before);
+  },
+);
 
 Deno.test("release() is for imported tensors that nobody else uses", () => {
   const own = Tensor.from(new Float32Array(2));
