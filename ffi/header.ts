@@ -4,7 +4,7 @@
  * @module
  */
 
-import { axesOf, sharedAxes } from "../src/axes.ts";
+import { shapeTable, stridesTable } from "../src/axes.ts";
 import { deviceName, hasAddresses } from "../src/device.ts";
 import { cStrides } from "../src/layout.ts";
 import { FLAG, MANAGED, MAX_NDIM, TENSOR, VERSION, VERSIONED } from "./abi.ts";
@@ -228,22 +228,25 @@ export function readData(): bigint {
 let stridesAt = -1;
 
 /**
- * Reads the lengths of the struct whose header was read last, and the strides,
- * where they lie close behind them, as they mostly do.
+ * Reads the lengths of the struct whose header was read last.
  *
+ * @param withStrides Whether the strides are to be read next: mostly they lie
+ * close behind the lengths, and are read with them.
  * @returns An array that nobody may change.
  */
-export function readShape(ndim: number): readonly number[] {
+export function readShape(
+  ndim: number,
+  withStrides = false,
+): readonly number[] {
   stridesAt = -1;
-  if (ndim === 0) return NO_AXES;
   const apart = u32[STRIDES]! - u32[SHAPE]!;
   // Less than a page apart, whatever lies between is on a page of theirs.
-  const areClose = i32[SHAPE + 1] === i32[STRIDES + 1] && apart > 0 &&
+  const areClose = withStrides && ndim > 0 && apart > 0 &&
+    i32[SHAPE + 1] === i32[STRIDES + 1] &&
     apart <= axes.byteLength - 8 * ndim && (apart & 7) === 0;
-  if (!areClose) return readAxes(u64[SHAPE / 2]!, ndim);
-  axesScratch.readAddress(u64[SHAPE / 2]!, axesBytes[(apart >> 3) + ndim]!);
-  stridesAt = apart >> 2;
-  return axesOf(axes, 0, ndim);
+  if (areClose) stridesAt = apart >> 2;
+  readAxes(u64[SHAPE / 2]!, areClose ? (apart >> 3) + ndim : ndim);
+  return shapeTable.of(axes, 0, ndim);
 }
 
 /**
@@ -252,9 +255,8 @@ export function readShape(ndim: number): readonly number[] {
  * @returns An array that nobody may change.
  */
 export function readStrides(ndim: number): readonly number[] {
-  return stridesAt === -1
-    ? readAxes(u64[STRIDES / 2]!, ndim)
-    : axesOf(axes, stridesAt, ndim);
+  if (stridesAt === -1) readAxes(u64[STRIDES / 2]!, ndim);
+  return stridesTable.of(axes, Math.max(stridesAt, 0), ndim);
 }
 
 /**
@@ -273,7 +275,7 @@ export function readTensorHeader(pointer: Deno.PointerObject): Header {
  */
 export function readSpec(header: Header): TensorSpec & FlagSpec {
   const { ndim, deviceType, deviceId, code, bits, lanes } = header;
-  const shape = readShape(ndim);
+  const shape = readShape(ndim, header.hasStrides);
   const data = readData();
   const byteOffset = readByteOffset();
   const isAddress = hasAddresses(deviceType);
@@ -318,14 +320,7 @@ const axesBytes = Array.from(
   (_, n) => BigInt(8 * n),
 );
 
-const NO_AXES = sharedAxes([]);
-
-/**
- * Reads `ndim` lengths or strides, at most 64. Those beyond the safe integers
- * come as the nearest unsafe number.
- */
-function readAxes(address: bigint, ndim: number): readonly number[] {
-  if (ndim === 0) return NO_AXES;
-  axesScratch.readAddress(address, axesBytes[ndim]!);
-  return axesOf(axes, 0, ndim);
+/** Reads that many integers, at most twice 64, to where `axes` is. */
+function readAxes(address: bigint, count: number): void {
+  if (count > 0) axesScratch.readAddress(address, axesBytes[count]!);
 }

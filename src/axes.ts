@@ -10,67 +10,80 @@
 
 /** As many are known as a look takes no time: a power of 2. */
 const SLOTS = 256;
-const known: (readonly number[])[] = [];
-for (let slot = 0; slot < SLOTS; slot++) known.push([]);
-/** Their frozen copies, once a script has asked. */
-const frozen = new Array<readonly number[] | null>(SLOTS).fill(null);
 
-/**
- * The one array of these numbers.
- *
- * @param values Nobody may change them any more.
- */
-export function sharedAxes(values: readonly number[]): readonly number[] {
-  const slot = slotOf(values);
-  const found = known[slot]!;
-  if (areEqual(found, values)) return found;
-  keep(values, slot);
-  return values;
-}
+/** Arrays of numbers, each of which is there once. */
+class AxesTable {
+  readonly #known: (readonly number[])[] = [];
+  /** Their frozen copies, once a script has asked. */
+  readonly #frozen: (readonly number[] | null)[] = [];
 
-/**
- * The one array of 64-bit integers. Those beyond the safe ones come as the
- * nearest unsafe number.
- *
- * @param words Their lower and upper halves.
- * @param at Where the first one begins.
- * @param ndim How many.
- */
-export function axesOf(
-  words: Int32Array,
-  at: number,
-  ndim: number,
-): readonly number[] {
-  let hash = ndim;
-  for (let i = at; i < at + 2 * ndim; i += 2) hash = mix(hash, words[i]!);
-  const slot = hash & SLOTS - 1;
-  const found = known[slot]!;
-  if (found.length === ndim) {
-    let axis = 0;
-    while (axis < ndim && found[axis] === integerAt(words, at + 2 * axis)) {
-      axis++;
+  constructor() {
+    for (let slot = 0; slot < SLOTS; slot++) {
+      this.#known.push([]);
+      this.#frozen.push(null);
     }
-    if (axis === ndim) return found;
   }
-  const values = new Array<number>(ndim);
-  for (let axis = 0; axis < ndim; axis++) {
-    values[axis] = integerAt(words, at + 2 * axis);
+
+  /**
+   * The one array of these numbers.
+   *
+   * @param values Nobody may change them any more.
+   */
+  shared(values: readonly number[]): readonly number[] {
+    const slot = slotOf(values);
+    const found = this.#known[slot]!;
+    if (areEqual(found, values)) return found;
+    this.#keep(values, slot);
+    return values;
   }
-  keep(values, slot);
-  return values;
+
+  /**
+   * The one array of 64-bit integers. Those beyond the safe ones come as the
+   * nearest unsafe number.
+   *
+   * @param words Their lower and upper halves.
+   * @param at Where the first one begins.
+   * @param ndim How many.
+   */
+  of(words: Int32Array, at: number, ndim: number): readonly number[] {
+    let hash = ndim;
+    for (let i = at; i < at + 2 * ndim; i += 2) hash = mix(hash, words[i]!);
+    const slot = hash & SLOTS - 1;
+    const found = this.#known[slot]!;
+    if (found.length === ndim) {
+      let axis = 0;
+      while (axis < ndim && found[axis] === integerAt(words, at + 2 * axis)) {
+        axis++;
+      }
+      if (axis === ndim) return found;
+    }
+    const values = new Array<number>(ndim);
+    for (let axis = 0; axis < ndim; axis++) {
+      values[axis] = integerAt(words, at + 2 * axis);
+    }
+    this.#keep(values, slot);
+    return values;
+  }
+
+  /** The same numbers for a script to see, frozen. */
+  shown(axes: readonly number[]): readonly number[] {
+    const slot = slotOf(axes);
+    if (!areEqual(this.#known[slot]!, axes)) this.#keep(axes, slot);
+    return this.#frozen[slot] ??= Object.freeze([...axes]);
+  }
+
+  #keep(values: readonly number[], slot: number): void {
+    this.#known[slot] = values;
+    this.#frozen[slot] = null;
+  }
 }
 
-/** The same numbers for a script to see, frozen. */
-export function shownAxes(axes: readonly number[]): readonly number[] {
-  const slot = slotOf(axes);
-  if (!areEqual(known[slot]!, axes)) keep(axes, slot);
-  return frozen[slot] ??= Object.freeze([...axes]);
-}
+// Two, as a tensor's lengths and strides must not take each other's place.
 
-function keep(values: readonly number[], slot: number): void {
-  known[slot] = values;
-  frozen[slot] = null;
-}
+/** Lengths. */
+export const shapeTable: AxesTable = new AxesTable();
+/** Strides. */
+export const stridesTable: AxesTable = new AxesTable();
 
 function slotOf(values: readonly number[]): number {
   let hash = values.length;

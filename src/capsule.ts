@@ -21,7 +21,7 @@ import {
   Owner,
   ownerOf,
 } from "../ffi/owner.ts";
-import { shownAxes } from "./axes.ts";
+import { shapeTable, stridesTable } from "./axes.ts";
 import { type Device, deviceName } from "./device.ts";
 import { bytesOf, packingOf } from "./dtype/packing.ts";
 import { describeDataType, type DType, dtypeByCode } from "./dtype/table.ts";
@@ -443,7 +443,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @throws {BufferError} As `dtype` does.
    */
   get shape(): readonly number[] {
-    return shownAxes(this.#look().layout.shape);
+    return shapeTable.shown(this.#look().layout.shape);
   }
 
   /**
@@ -452,7 +452,7 @@ export class DlpackCapsule implements DlpackExporter, Disposable {
    * @throws {BufferError} As `dtype` does.
    */
   get strides(): readonly number[] {
-    return shownAxes(this.#look().layout.strides);
+    return stridesTable.shown(this.#look().layout.strides);
   }
 
   /**

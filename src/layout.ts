@@ -4,7 +4,7 @@
  * @module
  */
 
-import { sharedAxes } from "./axes.ts";
+import { shapeTable } from "./axes.ts";
 import { BufferError, describe } from "./errors.ts";
 
 /** Where a strided view starts and how it steps, in elements. */
@@ -28,7 +28,7 @@ export function layoutOf(
   strides: readonly number[],
   offset: number,
 ): Layout {
-  return { shape: sharedAxes(shape), strides, offset };
+  return { shape: shapeTable.shared(shape), strides, offset };
 }
 
 /**

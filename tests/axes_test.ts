@@ -1,7 +1,7 @@
 // Lengths and strides that are one array, against the numbers themselves.
 
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { axesOf, sharedAxes, shownAxes } from "../src/axes.ts";
+import { shapeTable, stridesTable } from "../src/axes.ts";
 import { Random } from "./random.ts";
 
 /** Words of 64-bit integers, from some place on. */
@@ -34,30 +34,40 @@ Deno.test("Equal axes are one array, and others are never taken for them", () =>
     const values = randomAxes(random);
     const copy = [...values];
     const at = 2 * random.below(3);
+    const table = random.pick([shapeTable, stridesTable]);
     const found = random.pick([
-      () => sharedAxes(values),
-      () => axesOf(wordsOf(values, at), at, values.length),
+      () => table.shared(values),
+      () => table.of(wordsOf(values, at), at, values.length),
     ])();
     assertEquals(found.length, copy.length);
     for (let axis = 0; axis < copy.length; axis++) {
       if (!Object.is(found[axis], copy[axis])) assertEquals(found, copy);
     }
     if (found !== values && Object.isFrozen(found)) throw new Error("frozen");
-    if (sharedAxes([...copy]) === found) shared++;
+    if (table.shared([...copy]) === found) shared++;
     if (i % 10 === 0) {
-      const shown = shownAxes(found);
+      const shown = table.shown(found);
       assert(Object.isFrozen(shown) && !Object.isFrozen(found));
       assertEquals(shown, copy);
-      assertStrictEquals(shownAxes(found), shown);
+      assertStrictEquals(table.shown(found), shown);
     }
   }
   assertEquals(shared, 100_000);
 });
 
+Deno.test("Lengths and strides do not take each other's place", () => {
+  // In one table these two would be in one slot.
+  for (const [shape, strides] of [[[31], [1]], [[128, 336, 3], [1008, 3, 1]]]) {
+    const known = shapeTable.shared(shape!);
+    stridesTable.shared([...strides!]);
+    assertStrictEquals(shapeTable.shared([...shape!]), known);
+  }
+});
+
 Deno.test("Integers beyond the safe ones come as the nearest number", () => {
   for (const value of [2n ** 53n + 1n, 2n ** 63n - 1n, -(2n ** 63n)]) {
     const words = new Int32Array(new BigInt64Array([value]).buffer);
-    assertEquals(axesOf(words, 0, 1), [Number(value)]);
-    assertEquals(axesOf(words, 0, 1), [Number(value)]);
+    assertEquals(shapeTable.of(words, 0, 1), [Number(value)]);
+    assertEquals(shapeTable.of(words, 0, 1), [Number(value)]);
   }
 });

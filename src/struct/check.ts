@@ -12,7 +12,7 @@ import {
   readShape,
   readStrides,
 } from "../../ffi/header.ts";
-import { sharedAxes } from "../axes.ts";
+import { stridesTable } from "../axes.ts";
 import { deviceName, isHost } from "../device.ts";
 import { entriesOf, packingOf } from "../dtype/packing.ts";
 import { dtypeByCode, type DTypeInfo } from "../dtype/table.ts";
@@ -117,7 +117,7 @@ export function checkStruct(
     isWritable === knownWritable;
   if (!seemsKnown) checkHeader(header, name);
   const { ndim, data, hasStrides } = header;
-  const shape = readShape(ndim);
+  const shape = readShape(ndim, hasStrides);
   const strides = hasStrides ? readStrides(ndim) : null;
   let kind = known;
   if (
@@ -246,7 +246,7 @@ function checkKind(
   return {
     info,
     isPacked,
-    layout: layoutOf(shape, sharedAxes(strides), offset),
+    layout: layoutOf(shape, stridesTable.shared(strides), offset),
     deviceType,
     deviceId: header.deviceId,
     readOnly: header.readOnly && !(isWritable && name === "dltensor"),

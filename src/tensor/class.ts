@@ -3,7 +3,7 @@ import { isPermitted } from "../../ffi/libc.ts";
 import { type LentObject, Loan } from "../../ffi/loan.ts";
 import { addressOfArray } from "../../ffi/memory.ts";
 import { type Owner, sharesMemory } from "../../ffi/owner.ts";
-import { shownAxes } from "../axes.ts";
+import { shapeTable, stridesTable } from "../axes.ts";
 import {
   capsuleOf,
   DlpackCapsule,
@@ -334,7 +334,7 @@ export class Tensor<D extends DType = DType>
 
   /** The length of each axis. A frozen array. */
   get shape(): readonly number[] {
-    return shownAxes(this.#layout.shape);
+    return shapeTable.shown(this.#layout.shape);
   }
 
   /**
@@ -342,7 +342,7 @@ export class Tensor<D extends DType = DType>
    * array.
    */
   get strides(): readonly number[] {
-    return shownAxes(this.#layout.strides);
+    return stridesTable.shown(this.#layout.strides);
   }
 
   /** The index of element [0, …, 0] in `data`, in elements. */
