@@ -239,13 +239,15 @@ export function readShape(
   withStrides = false,
 ): readonly number[] {
   stridesAt = -1;
+  if (ndim === 0) return NO_AXES;
   const apart = u32[STRIDES]! - u32[SHAPE]!;
   // Less than a page apart, whatever lies between is on a page of theirs.
-  const areClose = withStrides && ndim > 0 && apart > 0 &&
-    i32[SHAPE + 1] === i32[STRIDES + 1] &&
-    apart <= axes.byteLength - 8 * ndim && (apart & 7) === 0;
-  if (areClose) stridesAt = apart >> 2;
-  readAxes(u64[SHAPE / 2]!, areClose ? (apart >> 3) + ndim : ndim);
+  const areClose = withStrides && i32[SHAPE + 1] === i32[STRIDES + 1] &&
+    apart > 0 && apart <= axes.byteLength - 8 * ndim && (apart & 7) === 0;
+  if (areClose) {
+    axesScratch.readAddress(u64[SHAPE / 2]!, axesBytes[(apart >> 3) + ndim]!);
+    stridesAt = apart >> 2;
+  } else readAxes(u64[SHAPE / 2]!, ndim);
   return shapeTable.of(axes, 0, ndim);
 }
 
@@ -255,10 +257,10 @@ export function readShape(
  * @returns An array that nobody may change.
  */
 export function readStrides(ndim: number): readonly number[] {
-  if (stridesAt === -1) readAxes(u64[STRIDES / 2]!, ndim);
-  return stridesTable.of(axes, Math.max(stridesAt, 0), ndim);
+  if (stridesAt !== -1) return stridesTable.of(axes, stridesAt, ndim);
+  readAxes(u64[STRIDES / 2]!, ndim);
+  return stridesTable.of(axes, 0, ndim);
 }
-
 /**
  * Reads the header of a bare `DLTensor`, as that of a versioned struct that may
  * be written.
@@ -314,13 +316,15 @@ function readAxesExactly(address: bigint, ndim: number): bigint[] {
   return Array.from(new BigInt64Array(axes.buffer, 0, ndim));
 }
 
+const NO_AXES: readonly number[] = [];
+
 /** The bytes of that many integers. */
 const axesBytes = Array.from(
   { length: 2 * MAX_NDIM + 1 },
   (_, n) => BigInt(8 * n),
 );
 
-/** Reads that many integers, at most twice 64, to where `axes` is. */
-function readAxes(address: bigint, count: number): void {
-  if (count > 0) axesScratch.readAddress(address, axesBytes[count]!);
+/** Reads lengths or strides, at most 64, to where `axes` is. */
+function readAxes(address: bigint, ndim: number): void {
+  if (ndim > 0) axesScratch.readAddress(address, axesBytes[ndim]!);
 }
