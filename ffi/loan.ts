@@ -145,6 +145,7 @@ export class Loan {
 
   /** Says what JavaScript sees of the memory: `live` of a tensor's storage. */
   see(live: ArrayBufferView): void {
+    if (live === this.#live && this.#bytes.length === this.#length) return;
     this.#live = live;
     this.#bytes = new Uint8Array(
       live.buffer as ArrayBuffer,
@@ -155,13 +156,19 @@ export class Loan {
   }
 
   /**
-   * Whether the memory is surely there; if not, it may be for all that.
+   * Begins a call if the memory is surely there; if not, it may be for all that.
+   * All in one, so that V8 makes it a part of the call of whatever is lent.
    *
    * @param live What JavaScript sees of it now.
    */
-  isThere(live: ArrayBufferView): boolean {
-    return live === this.#live && this.#bytes.length === this.#length &&
-      (this.#owner === null ? this.#length !== 0 : this.#owner.active);
+  beginIfThere(live: ArrayBufferView): boolean {
+    if (live !== this.#live || this.#bytes.length !== this.#length) {
+      return false;
+    }
+    if (this.#owner !== null) return this.#owner.holdIfActive();
+    if (this.#length === 0) return false;
+    this.#calls++;
+    return true;
   }
 
   /**

@@ -548,6 +548,14 @@ export class Owner {
     this.#managed.holds++;
   }
 
+  /** The same, unless the memory is gone for whoever holds this owner. */
+  holdIfActive(): boolean {
+    const managed = this.#managed;
+    if (!this.#active || managed.state === "released") return false;
+    managed.holds++;
+    return true;
+  }
+
   /** Ends one {@linkcode hold}. Never throws. */
   unhold(): void {
     const managed = this.#managed;

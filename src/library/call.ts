@@ -23,7 +23,7 @@ import {
   ownerIn,
 } from "../capsule.ts";
 import { BufferError, describe } from "../errors.ts";
-import { loanOf, Tensor } from "../tensor/class.ts";
+import { begunLoanOf, Tensor } from "../tensor/class.ts";
 import { compile } from "./compile.ts";
 import { beginOut, endOut, isFilling, OutCapsule } from "./out_capsule.ts";
 import type { Parameter, Result } from "./parameters.ts";
@@ -145,7 +145,7 @@ function compileBorrower(
 ): Callable | null {
   const { symbol, parameters } = signature;
   const other = (value: unknown, index: number): Loan =>
-    otherLoan(value, parameters[index]!);
+    beginOther(value, parameters[index]!);
   const check = (value: unknown, loan: Loan, index: number): void =>
     checkLoan(value, loan, parameters[index]!);
   const all = [...parameters.keys()];
@@ -160,8 +160,7 @@ function compileBorrower(
   // beginLoan, without calls where there is nothing to be said.
   const begin = (i: number): string => {
     const doubt = doubtOf(parameters[i]!, `loan${i}`);
-    return `loan${i} = loanOf(arg${i}) ?? other(arg${i}, ${i});
-        loan${i}.begin();
+    return `loan${i} = begunLoanOf(arg${i}) ?? other(arg${i}, ${i});
         ${doubt === "" ? "" : `if (${doubt}) check(arg${i}, loan${i}, ${i});`}`;
   };
   const names = all.map((i) => `arg${i}`).join(", ");
@@ -188,7 +187,7 @@ function compileBorrower(
   const explain = (error: unknown, args: unknown[]): unknown =>
     explained(error, args, signature);
   const named = [native, library, symbol, give, explain];
-  return compiled.make(...named, loanOf, other, check);
+  return compiled.make(...named, begunLoanOf, other, check);
 }
 
 /** Deno's word on an argument names neither the function nor the parameter. */
@@ -214,7 +213,7 @@ function explained(
 let nothing: Loan | undefined;
 
 /** What the text of a borrower names to lend tensors. */
-const lenders = ["loanOf", "other", "check"];
+const lenders = ["begunLoanOf", "other", "check"];
 
 /** When {@linkcode checkLoan} has something to say, in JavaScript. */
 function doubtOf(parameter: Parameter, loan: string): string {
@@ -234,8 +233,7 @@ function doubtOf(parameter: Parameter, loan: string): string {
  * @throws {BufferError} When the struct cannot say what it is.
  */
 function beginLoan(value: unknown, parameter: Parameter): Loan {
-  const loan = loanOf(value) ?? otherLoan(value, parameter);
-  loan.begin();
+  const loan = begunLoanOf(value) ?? beginOther(value, parameter);
   try {
     checkLoan(value, loan, parameter);
   } catch (error) {
@@ -251,10 +249,12 @@ function checkLoan(value: unknown, loan: Loan, parameter: Parameter): void {
 }
 
 /** A capsule's, NULL's, or that of what another copy of this module made. */
-function otherLoan(value: unknown, parameter: Parameter): Loan {
-  return value instanceof DlpackCapsule
+function beginOther(value: unknown, parameter: Parameter): Loan {
+  const loan = value instanceof DlpackCapsule
     ? loanOfCapsule(value)
     : loanOfOthers(value, parameter);
+  loan.begin();
+  return loan;
 }
 
 /** NULL, or what another copy of this module made. */

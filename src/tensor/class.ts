@@ -106,6 +106,7 @@ export interface TensorOptions<D extends DType = DType> {
 
 let make: <D extends DType>(storage: Storage, layout: Layout) => Tensor<D>;
 let slow: Slow;
+let beginLoan: (tensor: unknown) => Loan | null;
 let lendTensor: (tensor: unknown) => Loan | null;
 let extrasOf: (tensor: Tensor) => Extras;
 let objectIn: (value: unknown) => LentObject | null | undefined;
@@ -195,15 +196,20 @@ export class Tensor<D extends DType = DType>
       set: (tensor, count, ...args) =>
         (tensor as Tensor).#set(args.slice(0, count), count),
     };
-    lendTensor = (value) => {
+    beginLoan = (value) => {
       const isTensor = typeof value === "object" && value !== null &&
         #extras in value;
       if (!isTensor) return null;
       const loan = value.#extras?.loan ?? null;
-      return loan !== null && loan.isThere(value.#storage.live)
-        ? loan
-        : value.#lend();
+      if (loan !== null && loan.beginIfThere(value.#storage.live)) return loan;
+      const again = value.#lend();
+      again.begin();
+      return again;
     };
+    lendTensor = (value) =>
+      typeof value === "object" && value !== null && #extras in value
+        ? value.#lend()
+        : null;
     extrasOf = (tensor) => tensor.#more;
     // No property: what compares tensors would find it.
     objectIn = (value) =>
@@ -1334,6 +1340,15 @@ function deviceOf(
  */
 export function loanOf(tensor: unknown): Loan | null {
   return lendTensor(tensor);
+}
+
+/**
+ * For other files of this module: the same, with a call begun.
+ *
+ * @throws {BufferError} As `loanOf` does: then none was begun.
+ */
+export function begunLoanOf(tensor: unknown): Loan | null {
+  return beginLoan(tensor);
 }
 
 /**
