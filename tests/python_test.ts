@@ -397,6 +397,19 @@ pythonTest(
   },
 );
 
+pythonTest("A program runs while another thread imports linecache", (py) => {
+  py.exec(`
+    import linecache, sys, types
+    sys.modules["linecache"] = types.ModuleType("linecache") # as far as it is
+  `);
+  py.exec("def half(x): return x / 0");
+  for (let i = 0; i < 200; i++) py.exec(`value = ${i}`);
+  py.exec("sys.modules['linecache'] = linecache");
+  const { traceback } = assertThrows(() => py.eval("half(1)"), PythonError);
+  assertStringIncludes(traceback, "def half(x): return x / 0");
+  py.exec("del half, value, linecache, types");
+});
+
 pythonTest("An exception in a deleter is reported, and stops nothing", (py) => {
   py.exec(`
     reports = []

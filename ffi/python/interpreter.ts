@@ -94,9 +94,9 @@ _latest = None
 _enough = 64
 
 def _cache():
-    # It takes milliseconds to import, which few programs need.
-    linecache = sys.modules.get("linecache")
-    return {} if linecache is None else linecache.cache
+    # It takes milliseconds to import, which few programs need; and another
+    # thread may be importing it.
+    return getattr(sys.modules.get("linecache"), "cache", {})
 
 def remember(program, kind):
     """Gives a program a file name by which tracebacks find its lines."""
