@@ -143,16 +143,24 @@ export class Loan {
     this.#kept = struct;
   }
 
-  /** Says what JavaScript sees of the memory: `live` of a tensor's storage. */
+  /**
+   * Says what JavaScript sees of the memory: `live` of a tensor's storage. Where
+   * that can be resized, each call begins without {@linkcode beginIfThere}.
+   */
   see(live: ArrayBufferView): void {
     if (live === this.#live && this.#bytes.length === this.#length) return;
+    const { buffer } = live;
+    // `live` may grow, which its bytes would not show.
+    const isFixed = buffer instanceof ArrayBuffer
+      ? !buffer.resizable
+      : !buffer.growable;
+    if (!isFixed) return;
     this.#live = live;
-    this.#bytes = new Uint8Array(
-      live.buffer as ArrayBuffer,
-      live.byteOffset,
-      live.byteLength,
-    );
-    this.#length = this.#bytes.length;
+    const length = this.#length = live.byteLength;
+    // V8 makes no array of an ArrayBuffer that was transferred.
+    this.#bytes = length === 0
+      ? NO_BYTES
+      : new Uint8Array(buffer as ArrayBuffer, live.byteOffset, length);
   }
 
   /**

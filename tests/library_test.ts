@@ -527,6 +527,51 @@ Deno.test("A tensor that was lent is lent again while its memory is there", () =
   assertBufferError(() => c.calls_sum(t), "released");
 });
 
+Deno.test("A tensor is refused when it has another length, also after it was lent", () => {
+  const views = (t: Tensor) => [t, t.slice(), t.slice([1, 1])] as const;
+  const shared = new SharedArrayBuffer(12, { maxByteLength: 24 });
+  for (const data of [new Float32Array(shared), new Float32Array(shared, 4)]) {
+    const t = Tensor.from(data as never);
+    const [, fresh, empty] = views(t);
+    for (let i = 0; i < 3; i++) {
+      assertEquals([c.calls_sum(t), c.calls_sum(empty)], [0, 0]);
+    }
+    shared.grow(shared.byteLength + 4);
+    for (const each of [t, fresh, empty]) {
+      assertBufferError(() => each.data, "released", "resized");
+      assertBufferError(() => c.calls_sum(each), "released", "resized");
+    }
+  }
+  // What does not grow with its memory stays.
+  const t = Tensor.from(new Float32Array(shared, 0, 3) as never);
+  assertEquals(c.calls_sum(t), 0);
+  shared.grow(24);
+  assertEquals(c.calls_sum(t), 0);
+
+  const resizable = new ArrayBuffer(12, { maxByteLength: 24 });
+  const [, fresh, empty] = views(Tensor.from(new Float32Array(resizable)));
+  const before = empty.slice();
+  assertEquals(c.calls_sum(before), 0);
+  resizable.resize(16);
+  for (const each of [fresh, empty, before]) {
+    assertBufferError(() => c.calls_sum(each), "released", "resized");
+  }
+});
+
+Deno.test("A tensor without elements is lent although its ArrayBuffer was transferred", () => {
+  for (const isLentBefore of [false, true]) {
+    const data = new Float32Array(0);
+    const t = Tensor.from(data);
+    if (isLentBefore) c.calls_sum(t);
+    data.buffer.transfer();
+    for (const each of [t, t.reshape([0, 3])]) {
+      for (let i = 0; i < 2; i++) assertEquals(c.calls_sum(each), 0);
+    }
+    t[Symbol.dispose]();
+    assertBufferError(() => c.calls_sum(t), "released");
+  }
+});
+
 Deno.test("What an OutCapsule holds is released with it", async () => {
   const before = counts().deleted;
   {
