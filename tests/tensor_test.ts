@@ -576,6 +576,19 @@ Deno.test("A tensor that a script has frozen, or given a prototype, stays so", (
   assertEquals(plain.constructor, Tensor);
 });
 
+Deno.test("A tensor that was read often looks like one that was not", () => {
+  const [often, once] = [1000, 1].map((count) => {
+    const t = Tensor.from(new Int16Array([7, 8, 9]));
+    for (let i = 0; i < count; i++) t.get(i % 3);
+    return t;
+  });
+  assertEquals(often!.toArray(), once!.toArray());
+  assertEquals(Deno.inspect(often), Deno.inspect(once));
+  assertEquals(JSON.stringify(often), JSON.stringify(once));
+  assertEquals(Reflect.ownKeys(often!), Reflect.ownKeys(once!));
+  assertEquals(often!.constructor, once!.constructor);
+});
+
 Deno.test("console.log shows what the tensor is and its elements", () => {
   using t = load({ ...float32, strides: [1, 2] });
   assertEquals(

@@ -163,6 +163,10 @@ const UNCLONEABLE = Symbol(
  * `t.copy({ out: array })`. `structuredClone` and `postMessage` throw, and
  * `JSON.stringify` gives nested arrays.
  *
+ * `assertEquals` of `@std/assert` compares prototypes, and a tensor gets another
+ * one when many elements were read by `get` or written by `set`: compare
+ * `t.toArray()`.
+ *
  * @typeParam D The dtype; {@linkcode Tensor.is} narrows it.
  *
  * @example Look at a matrix by columns
