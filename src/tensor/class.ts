@@ -122,7 +122,7 @@ const CPU = [DeviceType.cpu, 0] as const;
 /** Elements that are read or written before it is worth to make that faster. */
 const FEW_ACCESSES = 2;
 /** And before it is worth to make it as fast as an array's. */
-const MANY_ACCESSES = 64;
+const MANY_ACCESSES = 1024;
 
 /** What is made of a tensor when it is first asked for. */
 class Extras {
@@ -164,7 +164,7 @@ const UNCLONEABLE = Symbol(
  * `JSON.stringify` gives nested arrays.
  *
  * `assertEquals` of `@std/assert` compares prototypes, and a tensor gets another
- * one when many elements were read by `get` or written by `set`: compare
+ * one when a thousand elements were read by `get` or written by `set`: compare
  * `t.toArray()`.
  *
  * @typeParam D The dtype; {@linkcode Tensor.is} narrows it.
