@@ -173,10 +173,11 @@ export class Loan {
     if (live !== this.#live || this.#bytes.length !== this.#length) {
       return false;
     }
-    if (this.#owner !== null) return this.#owner.holdIfActive();
-    if (this.#length === 0) return false;
-    this.#calls++;
-    return true;
+    const isThere = this.#owner === null
+      ? this.#length !== 0
+      : this.#owner.holdIfActive();
+    if (isThere) this.#calls++;
+    return isThere;
   }
 
   /**
@@ -184,15 +185,15 @@ export class Loan {
    * disposes the tensor.
    */
   begin(): void {
-    if (this.#owner === null) this.#calls++;
-    else this.#owner.hold();
+    this.#calls++;
+    this.#owner?.hold();
   }
 
   /** A call is over. The count makes V8 keep the loan, and what it keeps, until then. */
   end(): void {
-    if (this.#owner === null) this.#calls--;
-    else this.#owner.unhold();
-    if (this.#onEnd !== null) this.#onEnd();
+    this.#calls--;
+    this.#owner?.unhold();
+    this.#onEnd?.();
   }
 
   /** Says what is to be done at the end of a loan for one call. */
