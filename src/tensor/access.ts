@@ -128,7 +128,7 @@ class Fast extends Stamp {
         const data = r.storage.live;
         const at = ${at};
         // Whether it is there, its length would tell more slowly.
-        if (r.isWritable && data[at] !== undefined) {
+        if (r.writable !== null && data[at] !== undefined) {
           data[at] = value;
           return;
         }

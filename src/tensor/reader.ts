@@ -25,8 +25,6 @@ export class Reader {
   declare readonly length: number;
   declare readonly get: ElementAccess["get"];
   declare readonly set: ElementAccess["set"];
-  /** Whether elements may be written. */
-  declare readonly isWritable: boolean;
   /** What `typeof` says of elements that may be written; `null`: none. */
   declare readonly writable: string | null;
   declare readonly offset: number;
@@ -50,7 +48,6 @@ export class Reader {
     this.length = storage.length;
     this.get = get;
     this.set = set;
-    this.isWritable = !readOnly;
     this.writable = readOnly || type === "object" ? null : type;
     this.offset = offset;
     [this.n0 = 0, this.n1 = 0, this.n2 = 0, this.n3 = 0] = shape;
