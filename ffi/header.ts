@@ -16,7 +16,7 @@ export type ManagedName = "dltensor" | "dltensor_versioned";
 
 /** What a managed tensor says of itself, unchecked. */
 export interface Header {
-  /** The same number as before: the header differs from the last one in `data` at most. */
+  /** Another number than before, unless only `data` differs from the header read before. */
   readonly kind: number;
   /** The major version; of the legacy struct 0. */
   readonly major: number;
@@ -261,6 +261,7 @@ export function readStrides(ndim: number): readonly number[] {
   readAxes(u64[STRIDES / 2]!, ndim);
   return stridesTable.of(axes, 0, ndim);
 }
+
 /**
  * Reads the header of a bare `DLTensor`, as that of a versioned struct that may
  * be written.
