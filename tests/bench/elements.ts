@@ -12,7 +12,7 @@
  * @module
  */
 
-import { DlpackCapsule, type DType, fromDlpack, Tensor } from "../../mod.ts";
+import { DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
 import { dtypeByName } from "../../src/dtype/table.ts";
 import {
   compare,
@@ -28,7 +28,7 @@ import {
   type NdArray,
 } from "./peers/ndarray.ts";
 import { initProducer, producer } from "./producer.ts";
-import { printRows, sectionOptions, writeRows } from "./section.ts";
+import { manyKinds, printRows, sectionOptions, writeRows } from "./section.ts";
 
 const SIDE = 512;
 const SIZE = SIDE * SIDE;
@@ -139,24 +139,10 @@ async function compareElements(
  * four, as in a large program: ours, and those of ndarray.
  */
 function useManyDTypes(ndarray: MakeNdArray | null): void {
-  const dtypes: DType[] = [
-    "int8",
-    "uint8",
-    "int32",
-    "int64",
-    "float64",
-    "bfloat16",
-    "bool",
-    "complex64",
-  ];
   for (let i = 0; i < 5_000; i++) {
-    for (const dtype of dtypes) {
-      const one = Tensor.from(new Float32Array([1])).astype(dtype);
-      for (const shape of [[1], [1, 1], [1, 1, 1], [1, 1, 1, 1]]) {
-        const t: Tensor = one.reshape(shape);
-        useOne(t as NdArray, shape);
-        if (ndarray !== null) useOne(ndarrayOf(t, ndarray), shape);
-      }
+    for (const t of manyKinds()) {
+      useOne(t as NdArray, t.shape);
+      if (ndarray !== null) useOne(ndarrayOf(t, ndarray), t.shape);
     }
   }
 }

@@ -12,18 +12,13 @@
  */
 
 import { VERSIONED } from "../../ffi/abi.ts";
-import {
-  dlopen,
-  DlpackCapsule,
-  type DType,
-  fromDlpack,
-  Tensor,
-} from "../../mod.ts";
+import { dlopen, DlpackCapsule, fromDlpack, Tensor } from "../../mod.ts";
 import { compile } from "../native/cc.ts";
 import { compare, type Contender, PythonPeer, type Row } from "./harness.ts";
 import { initProducer, producer, producerLibrary } from "./producer.ts";
 import {
   type Loop,
+  manyKinds,
   measureLoop,
   printRows,
   sectionOptions,
@@ -95,23 +90,7 @@ function caller(tensor: Tensor): Loop {
 
 /** So that calls have seen tensors of many kinds, as in a large program. */
 function lendManyKinds(): void {
-  const dtypes: DType[] = [
-    "int8",
-    "uint8",
-    "int32",
-    "int64",
-    "float64",
-    "bfloat16",
-    "bool",
-    "complex64",
-  ];
-  const many = dtypes.flatMap((dtype) => {
-    const one: Tensor = Tensor.from(new Float32Array([1])).astype(dtype);
-    return [[1], [1, 1], [1, 1, 1], [1, 1, 1, 1]].flatMap((shape) => {
-      const own = one.reshape(shape);
-      return [own, fromDlpack(own)];
-    });
-  });
+  const many = manyKinds().flatMap((own) => [own, fromDlpack(own)]);
   const { symbols } = dlopen(producerLibrary, {
     bench_three: {
       parameters: ["DLTensor*", "DLTensor*", "DLTensor*"],

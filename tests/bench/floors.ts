@@ -8,7 +8,7 @@
  * @module
  */
 
-import { VERSIONED } from "../../ffi/abi.ts";
+import { TENSOR, VERSIONED } from "../../ffi/abi.ts";
 import { libc } from "../../ffi/libc.ts";
 import { addressOfArray } from "../../ffi/memory.ts";
 import {
@@ -67,14 +67,21 @@ const u64 = new BigUint64Array(struct.buffer);
 const toStruct = addressOfArray(struct);
 const toAxes = addressOfArray(axes);
 
+const DATA = (VERSIONED.tensor + TENSOR.data) / 4;
+const SHAPE = (VERSIONED.tensor + TENSOR.shape) / 8;
+const DELETER = VERSIONED.deleter / 8;
+const STRUCT_BYTES = BigInt(VERSIONED.size);
+/** Of the producer's lengths, and of the strides behind them. */
+const AXES_BYTES = 80n;
+
 function importByHand(): Imported {
   const c = libc()!;
   const pointer = producer.bench_make() as Deno.PointerObject;
-  c.copyFromPointer(toStruct, pointer, 80n);
-  c.copyFromAddress(toAxes, u64[7]!, 80n); // lengths, and the strides behind
-  const data = u32[9]! * 2 ** 32 + u32[8]!;
+  c.copyFromPointer(toStruct, pointer, STRUCT_BYTES);
+  c.copyFromAddress(toAxes, u64[SHAPE]!, AXES_BYTES);
+  const data = u32[DATA + 1]! * 2 ** 32 + u32[DATA]!;
   const [shape, strides] = [[axes[0]!, axes[2]!], [axes[16]!, axes[18]!]];
-  return new Imported(pointer, u64[2]!, data, shape, strides);
+  return new Imported(pointer, u64[DELETER]!, data, shape, strides);
 }
 
 const first = Deno.UnsafePointer.create(1n)!;

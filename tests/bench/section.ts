@@ -1,10 +1,11 @@
 /**
  * What the sections of the benchmark share beside the harness: their options,
- * loops of operations of some nanoseconds, tables.
+ * loops of operations of some nanoseconds, tensors of many kinds, tables.
  *
  * @module
  */
 
+import { type DType, Tensor } from "../../mod.ts";
 import type { Row } from "./harness.ts";
 
 /** What a section was asked for. */
@@ -49,6 +50,26 @@ export function measureLoop(loop: Loop, seconds: number, count = 1000): number {
     const elapsed = performance.now() - start;
     if (elapsed >= seconds * 1e3) return elapsed * 1e6 / done;
   }
+}
+
+const manyDTypes: readonly DType[] = [
+  "int8",
+  "uint8",
+  "int32",
+  "int64",
+  "float64",
+  "bfloat16",
+  "bool",
+  "complex64",
+];
+
+/** What a large program has: tensors of 8 dtypes, of one axis to four. */
+export function manyKinds(): Tensor[] {
+  return manyDTypes.flatMap((dtype) => {
+    const one: Tensor = Tensor.from(new Float32Array([1])).astype(dtype);
+    return [[1], [1, 1], [1, 1, 1], [1, 1, 1, 1]]
+      .map((shape) => one.reshape(shape));
+  });
 }
 
 /** A time in the unit that suits it. */
